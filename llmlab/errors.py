@@ -1,0 +1,61 @@
+"""Every error a user of llmlab can meet. Each message says what failed and its value, what would do, what to type next.
+
+This file must not know engines, models or notebooks: it is imported by all of them.
+"""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Iterable
+
+
+class LlmlabError(Exception):
+    """Something llmlab was asked for cannot be done; the message says what to do instead."""
+
+
+class TraceError(LlmlabError):
+    """A trace file or record is not what it should be; `line` is its line number, counted from 1."""
+
+    def __init__(self, message: str, line: int | None = None) -> None:
+        super().__init__(message if line is None else f"line {line}: {message}")
+        self.line = line
+
+
+class ModelError(LlmlabError):
+    """A model name, file or conversion is at fault."""
+
+
+class DoesNotFit(ModelError):
+    """Weights and KV cache need more memory than is free."""
+
+
+class NoFreeBlocks(LlmlabError):
+    """The pool cannot serve this call; it was raised before anything changed."""
+
+
+class PlanRefused(LlmlabError):
+    """A scheduling policy asked for something impossible; the sentence names the step and the request."""
+
+
+class EngineError(LlmlabError):
+    """An engine could not load, or refused a call."""
+
+
+class RequestError(LlmlabError):
+    """One request cannot be served as asked (too long, empty, a sampling value out of range); others go on."""
+
+
+class EngineDied(EngineError):
+    """The engine host ended or stopped answering while it was needed."""
+
+
+def unknown(kind: str, name: str, known: Iterable[str]) -> str:
+    """One sentence for a name nobody knows: its value, what is known, the nearest match.
+
+    >>> unknown("engine", "vlm", ["vllm", "llamacpp"])
+    "Unknown engine 'vlm'. Known: llamacpp, vllm. Did you mean 'vllm'?"
+    """
+    names = sorted(known)
+    near = difflib.get_close_matches(name, names, n=1)
+    hint = f" Did you mean {near[0]!r}?" if near else ""
+    return f"Unknown {kind} {name!r}. Known: {', '.join(names)}.{hint}"

@@ -1,0 +1,97 @@
+"""Trace: the record of a run, in memory. Reading and writing files is jsonl.py, checking is validate.py.
+
+This file must not know any engine.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, field
+from functools import cached_property
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from llmlab.trace import jsonl, tables, validation
+from llmlab.trace.records import Header, Incident, Request, Step
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+
+@dataclass(frozen=True)
+class Trace:
+    """What an engine did: a header, the requests in order of arrival, the steps in order, and what broke them off.
+
+    `steps`, `requests` and `tokens` are pandas DataFrames; `step_records` and `request_records` the records behind.
+    """
+
+    header: Header
+    request_records: tuple[Request, ...] = ()
+    step_records: tuple[Step, ...] = ()
+    incidents: tuple[Incident, ...] = field(default=())
+
+    @classmethod
+    def load(cls, path: str | Path) -> Trace:
+        """Read a trace file (JSON Lines, gzip by the suffix .gz).
+
+        Raises: TraceError, with the number of the line that is broken.
+        """
+        return cls.of(jsonl.read(Path(path)))
+
+    @classmethod
+    def of(cls, records: Iterable[jsonl.Line]) -> Trace:
+        """A trace from its records in the order of the file: the header first."""
+        header, *rest = records
+        if not isinstance(header, Header):
+            raise TypeError(f"the first record of a trace is its Header, not {type(header).__name__}")
+        return cls(
+            header,
+            tuple(r for r in rest if isinstance(r, Request)),
+            tuple(r for r in rest if isinstance(r, Step)),
+            tuple(r for r in rest if isinstance(r, Incident)),
+        )
+
+    def save(self, path: str | Path) -> Path:
+        """Write the trace (gzip by the suffix .gz). The file appears whole or not at all.
+
+        Raises: TraceError when it cannot be written (disk full, no such folder).
+        """
+        return jsonl.write(Path(path), self.records())
+
+    def records(self) -> list[jsonl.Line]:
+        """All records in file order: each request stands before the first step that ends after its arrival."""
+        lines: list[jsonl.Line] = [*self.request_records, *self.step_records, *self.incidents]
+        return [self.header, *sorted(lines, key=lambda r: r.arrival_s if isinstance(r, Request) else r.t_s)]
+
+    def validate(self) -> list[validation.Violation]:
+        """Every broken invariant as (step, rule, sentence); an empty list is a sound trace."""
+        return validation.validate(self)
+
+    @cached_property
+    def steps(self) -> pd.DataFrame:
+        """One row a step."""
+        return tables.steps(self)
+
+    @cached_property
+    def requests(self) -> pd.DataFrame:
+        """One row a request, with its times."""
+        return tables.requests(self)
+
+    @cached_property
+    def tokens(self) -> pd.DataFrame:
+        """One row a token that came out."""
+        return tables.tokens(self)
+
+    def of_requests(self, request_ids: Sequence[str]) -> Trace:
+        """The same steps, with the request records of these ids only."""
+        keep = set(request_ids)
+        return Trace(
+            self.header,
+            tuple(r for r in self.request_records if r.request_id in keep),
+            self.step_records,
+            self.incidents,
+        )
+
+    def __repr__(self) -> str:
+        n, m = len(self.request_records), len(self.step_records)
+        return f"Trace({self.header.engine}, {self.header.model}, {n} requests, {m} steps)"

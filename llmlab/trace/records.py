@@ -1,0 +1,182 @@
+"""The records of a trace: what one engine did, step by step. Written by engines, read by metrics, views and labs.
+
+This file must not know any engine, clock or file. Records are msgspec Structs, not dataclasses: a GPU step has 500
+of them and its tracer may cost 70 microseconds. Field names are vLLM's where vLLM has one.
+"""
+
+from __future__ import annotations
+
+from typing import Any, Literal
+
+import msgspec
+
+SCHEMA = "llmlab.trace/1"
+
+Phase = Literal["prefill", "decode", "recompute"]
+FinishReason = Literal["stop", "length", "abort", "interrupted", "error"]
+Source = Literal["measured", "reported", "simulated"]
+
+
+class Record(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True, forbid_unknown_fields=True):
+    """Base of all records. `extra` keeps the fields that a newer writer knew and this reader does not."""
+
+    extra: dict[str, Any] = {}
+
+
+class Capabilities(Record):
+    """What an engine can truly show and do. Travels in the header; views and magics ask it before they draw."""
+
+    kv: Literal["blocks", "cells", "none"] = "none"
+    # Where cell indices come from: "raw" = read from the engine's memory, "predicted" = our pool, checked against
+    # the public state of the engine, which has the order of the cells but not their index.
+    cell_source: Literal["raw", "predicted"] | None = None
+    block_table: bool = False
+    logprobs: bool = False
+    prompt_logprobs: bool = False
+    prefix_caching: bool = False
+    preemption: bool = False
+    priority: bool = False
+    grammar: bool = False
+    json_schema: bool = False
+    lora: Literal["none", "engine", "request"] = "none"
+    speculative: bool = False
+    # Parts that a class written in a notebook may replace: "policy", "sampler", "block_pool", "attention".
+    pluggable: tuple[str, ...] = ()
+
+
+class CellDelta(Record, tag_field="kind", tag="cells"):
+    """Changes of llama.cpp's KV cells in one step. A cell holds the KV of one token, for one or more requests.
+
+    Applied in this order: freed, shared, written. A request id stays the holder of its cells after it finished, as
+    long as they are kept for prefix sharing.
+    """
+
+    # request_id -> runs (first_cell, first_position, length), all int, of cells written in this step
+    written: dict[str, tuple[tuple[int, int, int], ...]] = {}
+    # request_id -> runs (first_cell, length) of cells that this request holds from now on beside their holders
+    shared: dict[str, tuple[tuple[int, int], ...]] = {}
+    # request_id -> runs (first_cell, length) of cells it holds no longer
+    freed: dict[str, tuple[tuple[int, int], ...]] = {}
+    num_used: int
+    num_cells: int
+    # Cells the attention kernel reads: the last used cell rounded up, holes included.
+    num_attended: int
+    # Where the search for free cells starts next.
+    head: int | None = None
+
+
+class BlockDelta(Record, tag_field="kind", tag="blocks"):
+    """Changes of a paged KV cache in one step. Block ids are physical; the null block of vLLM is not counted."""
+
+    # request_id -> blocks appended to its block table
+    allocated: dict[str, tuple[int, ...]] = {}
+    # request_id -> blocks that left its block table
+    freed: dict[str, tuple[int, ...]] = {}
+    # blocks that got a hash (can be hit from now on) and blocks that lost theirs
+    cached: tuple[int, ...] = ()
+    evicted: tuple[int, ...] = ()
+    # block_id -> reference count after the step, for each block whose count changed
+    ref_counts: dict[int, int] = {}
+    num_free: int
+    num_blocks: int
+
+
+KvDelta = BlockDelta | CellDelta
+
+
+class Header(Record):
+    """Line 1 of a trace: which engine ran which model, with what room."""
+
+    schema: str = msgspec.field(default=SCHEMA)
+    engine: str
+    engine_version: str = ""
+    model: str = ""
+    fingerprint: str | None = None
+    quant: str | None = None
+    dtype: str | None = None
+    device: str | None = None
+    num_threads: int | None = None
+    source: Source = "measured"
+    capabilities: Capabilities = Capabilities()
+    block_size: int | None = None
+    num_blocks: int | None = None
+    num_cells: int | None = None
+    kv_cache_bytes: int | None = None
+    max_model_len: int | None = None
+    max_num_seqs: int | None = None
+    token_budget: int | None = None
+    # Unix time of t_s = 0.
+    started_at: float | None = None
+    # A trace cut out of a longer one: the KV cache before its first step, as a change of an empty cache.
+    kv_at_start: KvDelta | None = None
+
+
+class Request(Record):
+    """What a client sent. `arrival_s` is when it was sent, in seconds since t_s = 0."""
+
+    request_id: str
+    arrival_s: float
+    prompt_token_ids: tuple[int, ...]
+    prompt_text: str | None = None
+    sampling: dict[str, Any] = {}
+    priority: int = 0
+    user: str = ""
+    salt: str = ""
+
+
+class ScheduledRequest(Record):
+    """The share of one request in one step. `num_computed_tokens` counts before the step."""
+
+    request_id: str
+    phase: Phase
+    num_tokens: int
+    num_computed_tokens: int
+    num_prompt_tokens: int
+    num_output_tokens: int
+    num_draft_tokens: int = 0
+
+
+class Token(Record):
+    """One token that came out. `text` is what became readable with it: "" while a character is incomplete."""
+
+    request_id: str
+    token_id: int
+    text: str = ""
+    # Natural log of the probability before temperature and filters; None when it was not asked for.
+    logprob: float | None = None
+    # The most likely tokens there: (token_id, logprob, text), best first.
+    top: tuple[tuple[int, float, str], ...] = ()
+
+
+class Step(Record):
+    """One scheduling decision and its forward pass. `t_s` is its end: from then on its tokens exist."""
+
+    step: int
+    t_s: float
+    schedule_s: float | None = None
+    forward_s: float | None = None
+    update_s: float | None = None
+    scheduled: tuple[ScheduledRequest, ...] = ()
+    num_scheduled_tokens: int = 0
+    token_budget: int | None = None
+    # The first 64 that wait, in order; num_waiting counts all.
+    waiting: tuple[str, ...] = ()
+    num_waiting: int = 0
+    num_running: int = 0
+    preempted: tuple[str, ...] = ()
+    finished: dict[str, FinishReason] = {}
+    # request_id -> the stop string that ended it
+    stopped_by: dict[str, str] = {}
+    # request_id -> tokens found in the prefix cache at (re)admission
+    prefix_hits: dict[str, int] = {}
+    tokens: tuple[Token, ...] = ()
+    kv: KvDelta | None = None
+
+
+class Incident(Record):
+    """What ended the record of requests other than a step: the host died, or the trace was cut out of a longer one."""
+
+    incident: Literal["died", "cut"]
+    t_s: float
+    requests: tuple[str, ...] = ()
+    text: str = ""

@@ -1,0 +1,54 @@
+"""llmlab: see what an inference engine really does, from a notebook. Every name below is loaded on first use.
+
+This file must not import anything but the standard library: `import llmlab` costs a few milliseconds, and `%load_ext llmlab`
+no more. What a name needs (an engine, pandas, ...) comes when the name is used.
+"""
+
+from __future__ import annotations
+
+import sys
+from importlib import import_module
+from types import ModuleType
+from typing import Any
+
+__version__ = "0.1.0"
+
+# public name -> the module that has it, and what it is called there (a whole module: no colon)
+_EXPORTS = {
+    "load": "llmlab.engines.loading:load",
+    "ps": "llmlab.engines.loading:ps",
+    "unload": "llmlab.engines.loading:unload",
+    "Trace": "llmlab.trace:Trace",
+    "models": "llmlab.models",
+    "metrics": "llmlab.metrics",
+    "fits": "llmlab.models:fits",
+    "doctor": "llmlab.doctor:doctor",
+    "LlmlabError": "llmlab.errors:LlmlabError",
+    "load_ipython_extension": "llmlab.magics:load_ipython_extension",
+    "unload_ipython_extension": "llmlab.magics:unload_ipython_extension",
+}
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _EXPORTS:
+        raise AttributeError(f"module 'llmlab' has no attribute {name!r}")
+    module_name, _, attribute = _EXPORTS[name].partition(":")
+    module = import_module(module_name)
+    value = getattr(module, attribute) if attribute else module
+    globals()[name] = value
+    return value
+
+
+def __dir__() -> list[str]:
+    return sorted({"__version__", *_EXPORTS})
+
+
+class _Facade(ModuleType):
+    def __setattr__(self, name: str, value: object) -> None:
+        # Importing the module llmlab.doctor binds its name here, and would hide the function doctor() of the same name.
+        if ":" in _EXPORTS.get(name, "") and isinstance(value, ModuleType):
+            return
+        super().__setattr__(name, value)
+
+
+sys.modules[__name__].__class__ = _Facade

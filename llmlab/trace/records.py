@@ -23,7 +23,7 @@ class Record(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True, forb
     extra: dict[str, Any] = {}
 
 
-class Capabilities(Record):
+class Capabilities(Record, kw_only=True):
     """What an engine can truly show and do. Travels in the header; views and magics ask it before they draw."""
 
     kv: Literal["blocks", "cells", "none"] = "none"
@@ -44,7 +44,7 @@ class Capabilities(Record):
     pluggable: tuple[str, ...] = ()
 
 
-class CellDelta(Record, tag_field="kind", tag="cells"):
+class CellDelta(Record, kw_only=True, tag_field="kind", tag="cells"):
     """Changes of llama.cpp's KV cells in one step. A cell holds the KV of one token, for one or more requests.
 
     Applied in this order: freed, shared, written. A request id stays the holder of its cells after it finished, as
@@ -65,7 +65,7 @@ class CellDelta(Record, tag_field="kind", tag="cells"):
     head: int | None = None
 
 
-class BlockDelta(Record, tag_field="kind", tag="blocks"):
+class BlockDelta(Record, kw_only=True, tag_field="kind", tag="blocks"):
     """Changes of a paged KV cache in one step. Block ids are physical; the null block of vLLM is not counted."""
 
     # request_id -> blocks appended to its block table
@@ -84,7 +84,7 @@ class BlockDelta(Record, tag_field="kind", tag="blocks"):
 KvDelta = BlockDelta | CellDelta
 
 
-class Header(Record):
+class Header(Record, kw_only=True):
     """Line 1 of a trace: which engine ran which model, with what room."""
 
     schema: str = msgspec.field(default=SCHEMA)
@@ -111,7 +111,7 @@ class Header(Record):
     kv_at_start: KvDelta | None = None
 
 
-class Request(Record):
+class Request(Record, kw_only=True):
     """What a client sent. `arrival_s` is when it was sent, in seconds since t_s = 0."""
 
     request_id: str
@@ -124,7 +124,7 @@ class Request(Record):
     salt: str = ""
 
 
-class ScheduledRequest(Record):
+class ScheduledRequest(Record, kw_only=True):
     """The share of one request in one step. `num_computed_tokens` counts before the step."""
 
     request_id: str
@@ -136,7 +136,7 @@ class ScheduledRequest(Record):
     num_draft_tokens: int = 0
 
 
-class Token(Record):
+class Token(Record, kw_only=True):
     """One token that came out. `text` is what became readable with it: "" while a character is incomplete."""
 
     request_id: str
@@ -148,7 +148,7 @@ class Token(Record):
     top: tuple[tuple[int, float, str], ...] = ()
 
 
-class Step(Record):
+class Step(Record, kw_only=True):
     """One scheduling decision and its forward pass. `t_s` is its end: from then on its tokens exist."""
 
     step: int
@@ -173,7 +173,7 @@ class Step(Record):
     kv: KvDelta | None = None
 
 
-class Incident(Record):
+class Incident(Record, kw_only=True):
     """What ended the record of requests other than a step: the host died, or the trace was cut out of a longer one."""
 
     incident: Literal["died", "cut"]

@@ -1,0 +1,64 @@
+"""From tokens to text while they come: whole characters only, and nothing of a stop string.
+
+This file must not know any engine.
+"""
+
+from __future__ import annotations
+
+import codecs
+from collections.abc import Sequence
+
+
+class StreamDecoder:
+    """Bytes of tokens in, whole characters out. For valid UTF-8, all pushes and flush() together are the text.
+
+    >>> d = StreamDecoder(); [d.push(b"\\xf0\\x9f"), d.push(b"\\x98"), d.push(b"\\x80")]
+    ['', '', '😀']
+    """
+
+    def __init__(self) -> None:
+        self._decoder = codecs.getincrementaldecoder("utf-8")("replace")
+
+    def push(self, piece: bytes) -> str:
+        return self._decoder.decode(piece)
+
+    def flush(self) -> str:
+        """What is left; one U+FFFD when the text ends inside a character."""
+        return self._decoder.decode(b"", final=True)
+
+
+class StopMatcher:
+    """Text in, text out, up to a stop string. Holds back only what may still become one.
+
+    >>> m = StopMatcher(["END"]); [m.push("the E"), m.push("N"), m.push("ough"), m.matched]
+    ['the ', '', 'ENough', None]
+    """
+
+    def __init__(self, stop: Sequence[str]) -> None:
+        self._stop = tuple(stop)
+        self._held = ""
+        self.matched: str | None = None
+
+    def push(self, text: str) -> str:
+        """What can be shown now. After a match: the text before it, then nothing more."""
+        if not self._stop:
+            return text
+        self._held += text
+        found = [(self._held.find(stop), stop) for stop in self._stop if stop in self._held]
+        if found:
+            at, self.matched = min(found)
+            shown, self._held = self._held[:at], ""
+            return shown
+        keep = max(_overlap(self._held, stop) for stop in self._stop)
+        shown, self._held = self._held[: len(self._held) - keep], self._held[len(self._held) - keep :]
+        return shown
+
+    def flush(self) -> str:
+        """What was held back: the answer ended without the stop string."""
+        shown, self._held = self._held, ""
+        return shown
+
+
+def _overlap(text: str, stop: str) -> int:
+    """Length of the longest end of text that begins stop."""
+    return next((n for n in range(min(len(text), len(stop) - 1), 0, -1) if text.endswith(stop[:n])), 0)

@@ -1,7 +1,7 @@
 """llmlab: see what an inference engine really does, from a notebook. Every name below is loaded on first use.
 
-This file must not import anything but the standard library: `import llmlab` costs a few milliseconds, and `%load_ext llmlab`
-no more. What a name needs (an engine, pandas, ...) comes when the name is used.
+This file must not import anything but the standard library: `import llmlab` costs a few milliseconds. What a name needs
+(an engine, pandas, ...) comes when the name is used.
 """
 
 from __future__ import annotations

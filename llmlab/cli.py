@@ -1,0 +1,129 @@
+"""The `llmlab` command: open JupyterLab on the quickstart, run the quickstart without a browser, check this machine.
+
+This file must not know engines or models: each command calls one function and shows what it returns.
+"""
+
+from __future__ import annotations
+
+import argparse
+import importlib.util
+import os
+import shutil
+import sys
+import webbrowser
+from collections.abc import Sequence
+from pathlib import Path
+from typing import NoReturn
+
+from llmlab.errors import LlmlabError
+
+QUICKSTART = Path("notebooks") / "00_quickstart.ipynb"
+PACKAGE = Path(__file__).resolve().parent
+
+
+def find_quickstart(folder: Path) -> Path:
+    """The quickstart to work on from `folder`: the checkout's own inside a checkout, else a copy in `folder`.
+
+    A copy that is already there is kept: it may hold the user's work.
+
+    Raises: LlmlabError when this installation has no notebooks.
+    """
+    checkout = PACKAGE.parent / QUICKSTART
+    if checkout.exists() and folder.resolve().is_relative_to(PACKAGE.parent):
+        return checkout
+    copy = folder / QUICKSTART.name
+    if not copy.exists():
+        # a wheel carries the notebooks inside the package
+        shipped = next((path for path in (checkout, PACKAGE / QUICKSTART) if path.exists()), None)
+        if shipped is None:
+            raise LlmlabError(f"This installation has no {QUICKSTART}. Clone the repository and type `make lab` there.")
+        shutil.copyfile(shipped, copy)
+    return copy
+
+
+def lab_command(notebook: Path, root: Path, jupyter_arguments: Sequence[str] = ()) -> list[str]:
+    """The command that opens JupyterLab in `root` on `notebook`; without a browser here, JupyterLab prints the URL."""
+    command = [sys.executable, "-m", "jupyterlab", "--log-level=WARN", f"--ServerApp.root_dir={root}"]
+    # JupyterLab prints its default URL: this way the printed one leads to the notebook as well.
+    command.append(f"--LabApp.default_url=/lab/tree/{notebook.relative_to(root).as_posix()}")
+    if not has_browser():
+        command.append("--no-browser")
+    if os.geteuid() == 0:
+        command.append("--allow-root")
+    return [*command, *jupyter_arguments]
+
+
+def has_browser() -> bool:
+    """Whether a window can open here. A text browser does not count: it would take the terminal and show nothing."""
+    if sys.platform == "linux" and not (os.environ.get("DISPLAY") or os.environ.get("WAYLAND_DISPLAY")):
+        return False
+    try:
+        webbrowser.get()
+    except webbrowser.Error:
+        return False
+    return True
+
+
+def lab(jupyter_arguments: Sequence[str] = ()) -> NoReturn:
+    """Become JupyterLab, open on the quickstart; options this command does not know go to JupyterLab."""
+    _need("jupyterlab")
+    notebook = find_quickstart(Path.cwd()).resolve()
+    root = PACKAGE.parent if notebook.is_relative_to(PACKAGE.parent) else notebook.parent
+    # exec, not a child process: Ctrl-C and the exit status are JupyterLab's alone.
+    os.execv(sys.executable, lab_command(notebook, root, jupyter_arguments))
+
+
+def demo(folder: Path) -> Path:
+    """Run the quickstart from top to bottom without a browser; returns the page, `folder`/build/quickstart.html.
+
+    The notebook itself stays as it is. When a cell fails, no page is written.
+
+    Raises: LlmlabError with the failed cell and its traceback.
+    """
+    _need("nbclient")
+    _need("nbconvert")
+    import nbformat
+    from nbclient import NotebookClient
+    from nbclient.exceptions import CellExecutionError
+    from nbconvert import HTMLExporter
+
+    source = find_quickstart(folder)
+    notebook = nbformat.read(source, as_version=4)
+    try:
+        NotebookClient(notebook, kernel_name="python3", resources={"metadata": {"path": str(source.parent)}}).execute()
+    except CellExecutionError as error:
+        raise LlmlabError(f"{source.name} stopped at a cell:\n{error}") from error
+    html, _ = HTMLExporter().from_notebook_node(notebook)
+    page = folder / "build" / "quickstart.html"
+    page.parent.mkdir(exist_ok=True)
+    page.write_text(html, encoding="utf-8")
+    return page
+
+
+def _need(module: str) -> None:
+    if importlib.util.find_spec(module) is None:
+        raise LlmlabError(
+            f"{module} is not installed. Type `pip install 'llmlab-kit[lab]'` (in a checkout: `make lab`)."
+        )
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    parser = argparse.ArgumentParser(prog="llmlab", description="LLM inference in Jupyter.")
+    commands = parser.add_subparsers(dest="command", required=True, metavar="lab|demo|doctor")
+    commands.add_parser("lab", help="open JupyterLab on the quickstart; further options go to JupyterLab")
+    commands.add_parser("demo", help="run the quickstart without a browser into build/quickstart.html")
+    commands.add_parser("doctor", help="say what this machine can run, and what is missing")
+    known, rest = parser.parse_known_args(arguments)
+    if rest and known.command != "lab":
+        parser.error(f"unknown option {rest[0]!r} for `llmlab {known.command}`")
+    try:
+        if known.command == "lab":
+            lab(rest)
+        elif known.command == "demo":
+            print(f"The quickstart ran. Open {demo(Path.cwd())}")
+        else:
+            from llmlab.doctor import doctor
+
+            print(doctor())
+    except LlmlabError as error:
+        sys.exit(str(error))

@@ -5,13 +5,14 @@ This file must not know any engine, process or socket.
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from collections.abc import Mapping
+from dataclasses import dataclass, field, fields
 from typing import Any, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
 
-from llmlab.errors import RequestError
+from llmlab.errors import RequestError, unknown
 from llmlab.trace import Capabilities, Header, Request, Step
 
 Floats = NDArray[np.float32]
@@ -70,6 +71,21 @@ class SamplingParams:
     grammar: str | None = None
     json_schema: dict[str, Any] | None = None
 
+    @classmethod
+    def of(cls, sampling: Mapping[str, Any]) -> SamplingParams:
+        """From the `sampling` of a request record.
+
+        Raises: RequestError for a name that does not exist or a value out of range or of the wrong type.
+        """
+        known = [f.name for f in fields(cls)]
+        for name in sampling:
+            if name not in known:
+                raise RequestError(unknown("sampling parameter", name, known))
+        try:
+            return cls(**{**sampling, "stop": tuple(sampling.get("stop") or ())})
+        except TypeError as error:
+            raise RequestError(f"A sampling parameter has the wrong type: {dict(sampling)} ({error}).") from error
+
     def __post_init__(self) -> None:
         for name, ok, range_ in (
             ("temperature", 0 <= self.temperature < float("inf"), "0 (greedy) or more"),
@@ -111,6 +127,7 @@ class Engine(Protocol):
     name: str
     capabilities: Capabilities
     header: Header
+    epoch_s: float  # time.monotonic() of t_s = 0
     # Jinja source, and the texts of the tokens it uses; None when the model has no template.
     chat_template: str | None
     bos_token: str
@@ -129,7 +146,7 @@ class Engine(Protocol):
         """The next step reports it as finished ("abort"). Unknown ids are ignored: it may just have ended."""
 
     def step(self) -> StepOutput:
-        """One scheduling decision and its forward pass."""
+        """One scheduling decision and its forward pass. t_s is time.monotonic(); the loop counts it from its epoch."""
 
     def has_unfinished_requests(self) -> bool:
         """True while a request runs, waits, or has an end that no step has reported."""

@@ -1,7 +1,7 @@
 """What the notebook and the host say to each other, as msgpack. One message per engine step carries all its tokens.
 
-This file must not know sockets or engines. Steps travel as bare trace records (see STEP), everything else as one of
-the tagged structs below.
+This file must not know sockets. Steps travel as bare trace records (see STEP), everything else as one of the tagged
+structs below.
 """
 
 from __future__ import annotations
@@ -9,11 +9,15 @@ from __future__ import annotations
 from typing import Any
 
 import msgspec
+import numpy as np
 
+from llmlab.engines.base import EngineConfig
 from llmlab.trace import Header, Request, Step
 
 # First byte of a message from the host: a Step follows, or an Event follows.
 STEP, EVENT = b"S", b"E"
+# msgpack extension type of a numpy array: (dtype, shape, bytes)
+ARRAY = 1
 
 
 class Message(msgspec.Struct, frozen=True, tag=True):
@@ -23,13 +27,23 @@ class Message(msgspec.Struct, frozen=True, tag=True):
 # ---- notebook -> host
 
 
+class Load(Message, frozen=True):
+    """The first thing a host is told. `parts` are keyword arguments of the engine class, pickled by cloudpickle."""
+
+    config: EngineConfig
+    parts: bytes = b""
+    # sys.path of the notebook: modules beside the notebook are found there.
+    import_path: tuple[str, ...] = ()
+
+
 class Prompt(msgspec.Struct, frozen=True, kw_only=True):
     """One request as the notebook asks for it: token_ids, or messages for the chat template, or bare text."""
 
     request_id: str
-    sent_s: float  # time.monotonic() of the notebook; one clock on one machine
+    # time.monotonic() of the notebook: one clock on one machine. In the future: the request arrives then, not before.
+    sent_s: float
     text: str | None = None
-    messages: tuple[dict[str, str], ...] | None = None
+    messages: tuple[dict[str, Any], ...] | None = None
     token_ids: tuple[int, ...] | None = None
     sampling: dict[str, Any] = {}
     priority: int = 0
@@ -54,7 +68,7 @@ class Drive(Message, frozen=True):
 
 
 class Call(Message, frozen=True):
-    """A question to the engine outside its steps, answered by a Reply: tokenize, pieces, memory, logits."""
+    """A question to the engine outside its steps, answered by a Reply: tokenize, pieces, memory_bytes, logits."""
 
     call_id: int
     method: str
@@ -98,26 +112,45 @@ class Refused(Message, frozen=True):
 
 
 class Failed(Message, frozen=True):
-    """The engine broke off these requests, and goes on."""
+    """The engine broke off these requests, and goes on. `error` is the name of the exception."""
 
     request_ids: tuple[str, ...]
     text: str
+    error: str = "EngineError"
 
 
 class Reply(Message, frozen=True):
+    """The answer to a Call: a value, or the name of the exception and its text."""
+
     call_id: int
     value: Any = None
     error: str | None = None
+    text: str = ""
 
 
 Event = Ready | LoadFailed | Accepted | Refused | Failed | Reply
 
-_encoder = msgspec.msgpack.Encoder()
+
+
+def _array_to_ext(value: object) -> msgspec.msgpack.Ext:
+    if not isinstance(value, np.ndarray):
+        raise NotImplementedError(f"{type(value).__name__} cannot travel between notebook and host")
+    return msgspec.msgpack.Ext(ARRAY, msgspec.msgpack.encode((value.dtype.str, value.shape, value.tobytes())))
+
+
+def _ext_to_array(code: int, data: memoryview) -> np.ndarray:
+    dtype, shape, content = msgspec.msgpack.decode(data, type=tuple[str, tuple[int, ...], bytes])
+    return np.frombuffer(content, dtype).reshape(shape)
+
+
+_encoder = msgspec.msgpack.Encoder(enc_hook=_array_to_ext)
+_load_decoder = msgspec.msgpack.Decoder(Load)
 _command_decoder = msgspec.msgpack.Decoder(Command)
-_event_decoder = msgspec.msgpack.Decoder(Event)
+_event_decoder = msgspec.msgpack.Decoder(Event, ext_hook=_ext_to_array)
 _step_decoder = msgspec.msgpack.Decoder(Step)
 
 encode = _encoder.encode
+decode_load = _load_decoder.decode
 decode_command = _command_decoder.decode
 decode_event = _event_decoder.decode
 decode_step = _step_decoder.decode

@@ -113,6 +113,7 @@ class CellPool:
         parent = self._live[parent_id]
         child = self._live[child_id] = _Holder(self._take_seat(parent), parent.salt)
         self._share(parent, child, len(parent.cells))
+        child.token_ids, child.num_committed = tuple(parent.token_ids), parent.num_committed
 
     def commit(self, seq_id: str, token_ids: Sequence[int], num_computed_tokens: int, salt: str = "") -> None:
         """The KV of the first num_computed_tokens exists: lookup may find them. token_ids is kept by reference."""
@@ -192,11 +193,18 @@ class CellPool:
         return placed
 
     def take_back(self, seq_id: str, num_tokens: int) -> None:
-        """The forward pass was broken off: the sequence keeps its first num_tokens cells, the cache has done the same."""
+        """The forward pass was broken off: the sequence keeps its first num_tokens cells."""
         holder = self._live[seq_id]
         self._num_reserved -= holder.num_reserved
         holder.num_reserved = 0
         self._cut(holder, num_tokens)
+
+    def clear(self) -> None:
+        """Forget everything that was kept. The engine empties the real cache; no sequence may be live."""
+        for seq_id in list(self._kept):
+            self._evict(seq_id)
+        self._operations.clear()
+        self.head = 0
 
     # ---- bookkeeping
 

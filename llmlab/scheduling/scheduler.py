@@ -116,7 +116,8 @@ class Scheduler:
         Raises: PlanRefused, in words, when the policy asked for something impossible.
         """
         state = self._state()
-        wanted = dict(self.policy.schedule(state))
+        # Nobody here, nothing to ask: a step may only have ends to report.
+        wanted = dict(self.policy.schedule(state)) if state.waiting or state.running else {}
         check_plan(wanted, state)
         plan = StepPlan(self.step_number)
         self._extend_running(plan, wanted)

@@ -1,0 +1,342 @@
+"""llama.cpp as an engine that batches continuously: one step is one llama_decode over all sequences that run.
+
+llama-cpp-python's own `Llama` class and server take one request at a time; this uses the library below them. Who runs
+when is llmlab/scheduling; the context, the cells and the sampling have files of their own beside this one.
+"""
+
+from __future__ import annotations
+
+import time
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+
+from llmlab.engines.base import EngineConfig, Floats, Sampler, SamplingParams, StepOutput
+from llmlab.engines.llamacpp_cells import CellWatcher, MirroredCells, raw_reader
+from llmlab.engines.llamacpp_context import Context
+from llmlab.engines.llamacpp_library import lib
+from llmlab.engines.llamacpp_sampling import TokenSampler, logprobs
+from llmlab.engines.streaming import StopMatcher, StreamDecoder
+from llmlab.errors import EngineError, RequestError, unknown
+from llmlab.scheduling.cell_pool import CellPool
+from llmlab.scheduling.contracts import Policy
+from llmlab.scheduling.policies import POLICIES
+from llmlab.scheduling.scheduler import Scheduler, StepPlan
+from llmlab.scheduling.sequence import Sequence
+from llmlab.trace import Capabilities, FinishReason, Header, Request, ScheduledRequest, Step, Token
+
+OPTIONS = ("threads", "flash_attn", "extra_bufts", "gpu_layers", "prefix_caching", "policy", "raw_cells")
+
+
+@dataclass(slots=True, eq=False)
+class _Answer:
+    """What this engine keeps of one request beside its Sequence."""
+
+    seq: Sequence
+    params: SamplingParams
+    sampler: TokenSampler
+    stop: StopMatcher
+    decoder: StreamDecoder = field(default_factory=StreamDecoder)
+
+
+class LlamaCppEngine:
+    """Continuous batching, prefix sharing and preemption on a unified llama.cpp KV cache.
+
+    Raises: EngineError when the model or an option cannot be used.
+    """
+
+    name = "llamacpp"
+
+    def __init__(self, config: EngineConfig, *, policy: Policy | None = None, sampler: Sampler | None = None) -> None:
+        options = _checked(config.options)
+        self.epoch_s = time.monotonic()
+        self.context = Context(config, options)
+        self.model = self.context.model
+        self.pool = CellPool(
+            self.context.num_cells, self.context.num_seats, prefix_caching=options.get("prefix_caching", True)
+        )
+        self.scheduler = Scheduler(
+            self.pool,
+            policy or POLICIES[options.get("policy", "chunked")](),
+            token_budget=self.context.token_budget,
+            max_num_seqs=self.context.max_num_seqs,
+        )
+        self._sampler = sampler
+        self._answers: dict[str, _Answer] = {}
+        self._ended: dict[str, FinishReason] = {}  # ends that no step has reported yet
+        self.chat_template = config.chat_template or self.model.chat_template
+        self.bos_token, self.eos_token = self.model.bos_token, self.model.eos_token
+        self._watch_cells(raw=options.get("raw_cells", True))
+        self.header = self._header(config)
+
+    def _watch_cells(self, *, raw: bool) -> None:
+        """Let the raw reader prove itself on a first decode, then empty the cache."""
+        first = max(lib.llama_vocab_bos(self.model.vocab), 0)
+        self.context.batch.add_run([first, first], 0, 0, logits=True)
+        self.context.decode()
+        reader = raw_reader(self.context.pointer, self.context.num_cells, self.context.num_seats) if raw else None
+        self.context.clear()
+        self.capabilities = Capabilities(
+            kv="cells",
+            cell_source="raw" if reader else "predicted",
+            logprobs=True,
+            prefix_caching=self.pool.prefix_caching,
+            preemption=True,
+            priority=True,
+            grammar=True,
+            json_schema=True,
+            lora="engine",
+            pluggable=("policy", "sampler"),
+        )
+        watched = reader or MirroredCells(self.pool)
+        self._watcher = CellWatcher(watched, watched.read())
+
+    def _header(self, config: EngineConfig) -> Header:
+        context = self.context
+        return Header(
+            engine=self.name,
+            engine_version=lib.__version__,
+            model=config.model,
+            fingerprint=config.fingerprint,
+            quant=config.quant,
+            dtype=context.kv_type,
+            device="GPU" if lib.llama_supports_gpu_offload() else "CPU",
+            num_threads=context.num_threads,
+            capabilities=self.capabilities,
+            num_cells=context.num_cells,
+            kv_cache_bytes=context.num_cells * context.kv_bytes_per_token,
+            max_model_len=context.max_model_len,
+            max_num_seqs=context.max_num_seqs,
+            token_budget=context.token_budget,
+            started_at=time.time() - (time.monotonic() - self.epoch_s),
+        )
+
+    def self_test(self) -> str | None:
+        """A sentence when the arithmetic of this machine is broken, else None. Leaves the cache empty.
+
+        A model that reads an easy sentence no better than dice, or gives NaN, did not compute what its weights say.
+        """
+        token_ids = self.tokenize("The capital of France is Paris. One, two, three, four, five.")
+        logits = self.logits(token_ids)
+        if not np.isfinite(logits).all():
+            return "the first forward pass gave NaN or infinite logits"
+        got = np.mean([logprobs(row, token_id, 0)[0] for row, token_id in zip(logits, token_ids[1:], strict=False)])
+        dice = -float(np.log(self.model.num_vocab))
+        if got < dice + 1:
+            return f"an easy sentence has a mean logprob of {got:.1f}; tokens thrown by dice have {dice:.1f}"
+        return None
+
+    # ---- text, and questions outside a step
+
+    def tokenize(self, text: str) -> list[int]:
+        return self.model.tokenize(text)
+
+    def pieces(self, token_ids: list[int]) -> list[bytes]:
+        self._check_ids(token_ids)
+        return [self.model.piece(token_id, special=True) for token_id in token_ids]
+
+    def logits(self, token_ids: list[int]) -> Floats:
+        """Logits at every position of a text, [num_tokens, num_vocab]. Kept prefixes are forgotten.
+
+        Raises: RequestError while requests run, or when the text is longer than one step.
+        """
+        if self.has_unfinished_requests():
+            raise RequestError("logits() needs an idle engine: wait for the running requests, or stop them.")
+        self._check_ids(token_ids)
+        if not 0 < len(token_ids) <= self.context.token_budget:
+            raise RequestError(f"logits() takes 1 to {self.context.token_budget} tokens, got {len(token_ids)}.")
+        self.pool.clear()
+        return self.context.logits_of(token_ids)
+
+    def memory_bytes(self) -> dict[str, int]:
+        """Weights as llama.cpp reports them; the KV cache, and the part of it that running requests hold."""
+        per_token = self.context.kv_bytes_per_token
+        return {
+            "weights": self.model.size_bytes,
+            "kv_cache": self.context.num_cells * per_token,
+            "kv_used": (self.context.num_cells - self.pool.num_free_blocks) * per_token,
+        }
+
+    def _check_ids(self, token_ids: list[int] | tuple[int, ...]) -> None:
+        wrong = next((i for i in token_ids if not 0 <= i < self.model.num_vocab), None)
+        if wrong is not None:
+            raise RequestError(f"token id {wrong} is not in the vocabulary of {self.model.num_vocab} tokens.")
+
+    # ---- requests
+
+    def add_request(self, request: Request) -> None:
+        params = SamplingParams.of(request.sampling)
+        num_tokens, limit = len(request.prompt_token_ids), self.context.max_model_len
+        if not num_tokens:
+            raise RequestError("The prompt is empty: there is no token to start from. Give it at least one word.")
+        self._check_ids(request.prompt_token_ids)
+        if num_tokens >= limit:
+            raise RequestError(
+                f"Prompt is {num_tokens} tokens, max_model_len is {limit} and the answer needs one more. "
+                f"Cut {num_tokens - limit + 1} tokens, or load with --ctx {num_tokens + params.max_tokens}."
+            )
+        if request.request_id in self._answers:
+            raise RequestError(f"request id {request.request_id!r} is in use; give each request its own.")
+        seq = Sequence(
+            request.request_id,
+            list(request.prompt_token_ids),
+            num_tokens,
+            user=request.user,
+            priority=request.priority,
+            salt=request.salt,
+        )
+        sampler = TokenSampler(self.context, params, self._sampler)
+        self.scheduler.add(seq)
+        self._answers[request.request_id] = _Answer(seq, params, sampler, StopMatcher(params.stop))
+
+    def abort_request(self, request_id: str) -> None:
+        if request_id in self._answers:
+            self.scheduler.abort(request_id)
+            self._forget(request_id, "abort")
+
+    def has_unfinished_requests(self) -> bool:
+        return bool(self._answers or self._ended)
+
+    def interrupt(self) -> None:
+        self.context.interrupt()
+
+    # ---- one step
+
+    def step(self) -> StepOutput:
+        started = time.monotonic()
+        plan = self.scheduler.schedule()
+        rows = self._fill_batch(plan)
+        shares = tuple(_scheduled(plan))
+        scheduled = time.monotonic()
+        computed = self._forward(plan)
+        forwarded = time.monotonic()
+        tokens, stopped_by = self._sample(plan, rows) if computed else ([], {})
+        finished, self._ended = self._ended, {}
+        kv = self._cell_delta(plan if computed else StepPlan(plan.step))
+        ended = time.monotonic()
+        return Step(
+            step=plan.step,
+            t_s=ended - self.epoch_s,
+            schedule_s=scheduled - started,
+            forward_s=forwarded - scheduled,
+            update_s=ended - forwarded,
+            scheduled=shares if computed else (),
+            num_scheduled_tokens=plan.num_tokens if computed else 0,
+            token_budget=self.context.token_budget,
+            waiting=tuple(view.request_id for view in self.scheduler.waiting[:64]),
+            num_waiting=self.scheduler.num_waiting,
+            num_running=len(self.scheduler.running),
+            preempted=tuple(plan.preempted),
+            finished=finished,
+            stopped_by=stopped_by,
+            prefix_hits=plan.prefix_hits,
+            tokens=tuple(tokens),
+            kv=kv,
+        )
+
+    def _fill_batch(self, plan: StepPlan) -> dict[str, int]:
+        """The batch of a plan, on a cache that is where the pool is. request_id -> row of the logits it samples."""
+        self.context.repeat(self.pool.take_operations())
+        self.context.batch.clear()
+        rows = {}
+        for share in plan.shares:
+            request_id, first = share.seq.request_id, share.num_computed_tokens
+            token_ids = share.seq.token_ids[first : first + share.num_tokens]
+            row = self.context.batch.add_run(token_ids, first, self.pool.seat(request_id), logits=share.samples)
+            if share.samples:
+                rows[request_id] = row
+        return rows
+
+    def _forward(self, plan: StepPlan) -> bool:
+        """True when the KV of the plan exists now; False when the pass was broken off and its room given back."""
+        if not plan.shares or self.context.decode():
+            self.pool.place((share.seq.request_id, share.num_tokens) for share in plan.shares)
+            self.scheduler.commit(plan)
+            return True
+        for share in plan.shares:
+            self.pool.take_back(share.seq.request_id, share.num_computed_tokens)
+        return False
+
+    def _sample(self, plan: StepPlan, rows: dict[str, int]) -> tuple[list[Token], dict[str, str]]:
+        tokens: list[Token] = []
+        stopped_by: dict[str, str] = {}
+        for share in plan.shares:
+            request_id = share.seq.request_id
+            if request_id not in rows:
+                continue
+            answer = self._answers[request_id]
+            token_id = answer.sampler.sample(rows[request_id])
+            share.seq.token_ids.append(token_id)
+            logprob, top = self._logprobs(answer.params, rows[request_id], token_id)
+            text = answer.stop.push(answer.decoder.push(self.model.piece(token_id)))
+            if reason := self._finish_reason(answer, token_id):
+                if answer.stop.matched is not None:
+                    stopped_by[request_id] = answer.stop.matched
+                else:
+                    text += answer.stop.push(answer.decoder.flush()) + answer.stop.flush()
+                self.scheduler.finish(request_id)
+                self._forget(request_id, reason)
+            tokens.append(Token(request_id=request_id, token_id=token_id, text=text, logprob=logprob, top=top))
+        return tokens, stopped_by
+
+    def _finish_reason(self, answer: _Answer, token_id: int) -> FinishReason | None:
+        if answer.stop.matched is not None or (self.model.is_end(token_id) and not answer.params.ignore_eos):
+            return "stop"
+        seq = answer.seq
+        if seq.num_output_tokens >= answer.params.max_tokens or seq.num_tokens >= self.context.max_model_len:
+            return "length"
+        return None
+
+    def _logprobs(
+        self, params: SamplingParams, row: int, token_id: int
+    ) -> tuple[float | None, tuple[tuple[int, float, str], ...]]:
+        if params.logprobs is None:
+            return None, ()
+        logprob, top = logprobs(self.context.logits(row), token_id, params.logprobs)
+        return logprob, tuple((i, lp, self.model.token_text(i)) for i, lp in top)
+
+    def _forget(self, request_id: str, reason: FinishReason) -> None:
+        self._answers.pop(request_id).sampler.close()
+        self._ended[request_id] = reason
+
+    def _cell_delta(self, plan: StepPlan) -> Any:
+        self.context.repeat(self.pool.take_operations())
+        computed = {
+            share.seq.request_id: range(share.num_computed_tokens, share.num_computed_tokens + share.num_tokens)
+            for share in plan.shares
+        }
+        return self._watcher.delta(self.pool.seats(), computed)
+
+    def close(self) -> None:
+        for answer in self._answers.values():
+            answer.sampler.close()
+        self._answers.clear()
+        self.context.close()
+
+
+def _scheduled(plan: StepPlan) -> list[ScheduledRequest]:
+    """The shares of a plan as trace records; before sampling, since they count the tokens before the step."""
+    return [
+        ScheduledRequest(
+            request_id=share.seq.request_id,
+            phase=share.phase,
+            num_tokens=share.num_tokens,
+            num_computed_tokens=share.num_computed_tokens,
+            num_prompt_tokens=share.seq.num_prompt_tokens,
+            num_output_tokens=share.seq.num_output_tokens,
+        )
+        for share in plan.shares
+    ]
+
+
+def _checked(options: dict[str, Any]) -> dict[str, Any]:
+    """Raises: EngineError for an option this engine does not have."""
+    if "block_pool" in options:
+        raise EngineError("llama.cpp keeps its KV cache in cells, not blocks: no block pool plugs in. Use -e torch.")
+    for name in options:
+        if name not in OPTIONS:
+            raise EngineError(unknown("option", name, OPTIONS))
+    if options.get("policy", "chunked") not in POLICIES:
+        raise EngineError(unknown("policy", options["policy"], POLICIES))
+    return options

@@ -1,0 +1,146 @@
+"""One llama.cpp context: a model, its unified KV cache, a batch. Opens, decodes, repeats seat operations, closes.
+
+This file must not know requests, scheduling or traces.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import os
+from typing import Any
+
+import numpy as np
+import psutil
+from numpy.typing import NDArray
+
+from llmlab.engines.base import EngineConfig
+from llmlab.engines.llamacpp_library import Batch, Model, last_errors, lib, start_library
+from llmlab.errors import EngineError, unknown
+from llmlab.scheduling.cell_pool import SeatOperation
+
+MAX_SEATS = 256  # LLAMA_MAX_SEQ
+KV_TYPES = {"f32": lib.GGML_TYPE_F32, "f16": lib.GGML_TYPE_F16, "q8_0": lib.GGML_TYPE_Q8_0, "q4_0": lib.GGML_TYPE_Q4_0}
+KV_BYTES_OF_32_VALUES = {"f32": 128, "f16": 64, "q8_0": 34, "q4_0": 18}
+
+
+class Context:
+    """Raises: EngineError when the model or a setting cannot be used."""
+
+    def __init__(self, config: EngineConfig, options: dict[str, Any]) -> None:
+        start_library()
+        self.model = Model(
+            config.model_path, extra_bufts=options.get("extra_bufts", True), gpu_layers=options.get("gpu_layers")
+        )
+        self.kv_type = (config.dtype or ("f32" if config.quant == "F32" else "f16")).lower()
+        if self.kv_type not in KV_TYPES:
+            raise EngineError(unknown("KV cache dtype", self.kv_type, KV_TYPES))
+        self.num_threads = int(options.get("threads") or default_threads())
+        self.max_num_seqs = min(config.max_num_seqs or 16, MAX_SEATS - 1)
+        # Seats beyond those that run keep finished sequences for prefix sharing.
+        self.num_seats = min(2 * self.max_num_seqs, MAX_SEATS)
+        self.pointer = lib.llama_init_from_model(self.model.pointer, self._params(config, options))
+        if not self.pointer:
+            raise EngineError(f"llama.cpp cannot make a KV cache of {config.kv_tokens} tokens ({last_errors()}).")
+        self._memory = lib.llama_get_memory(self.pointer)
+        self.num_cells: int = lib.llama_n_ctx(self.pointer)  # rounded up to a multiple of 256
+        self.max_model_len = min(config.max_model_len or self.model.max_model_len, self.num_cells)
+        # More tokens than n_batch in one llama_decode is a GGML_ASSERT, which ends the process.
+        self.token_budget: int = lib.llama_n_batch(self.pointer)
+        self.batch = Batch(self.token_budget)
+        self._load_adapter(config.lora)
+
+    def _params(self, config: EngineConfig, options: dict[str, Any]) -> Any:
+        params = lib.llama_context_default_params()
+        params.n_ctx = config.kv_tokens or max(4096, config.max_model_len or 0)
+        params.n_seq_max, params.kv_unified = self.num_seats, True
+        # One llama_decode is one forward pass: never split it into smaller ones.
+        params.n_batch = params.n_ubatch = max(config.token_budget or 256, self.max_num_seqs)
+        params.n_threads = params.n_threads_batch = self.num_threads
+        params.type_k = params.type_v = KV_TYPES[self.kv_type]
+        flash = options.get("flash_attn", self.kv_type != "f32")
+        params.flash_attn_type = lib.LLAMA_FLASH_ATTN_TYPE_ENABLED if flash else lib.LLAMA_FLASH_ATTN_TYPE_DISABLED
+        params.no_perf = True
+        self._interrupted = False
+        self._abort_callback = lib.ggml_abort_callback(lambda _: self._interrupted)  # C keeps no reference
+        params.abort_callback = self._abort_callback
+        return params
+
+    def _load_adapter(self, path: str | None) -> None:
+        if path is None:
+            return
+        adapter = lib.llama_adapter_lora_init(self.model.pointer, path.encode())  # freed with the model
+        if not adapter:
+            raise EngineError(f"llama.cpp cannot load the LoRA adapter {path} ({last_errors()}).")
+        adapters = (lib.llama_adapter_lora_p_ctypes * 1)(adapter)
+        lib.llama_set_adapters_lora(self.pointer, adapters, 1, (ctypes.c_float * 1)(1.0))
+
+    @property
+    def kv_bytes_per_token(self) -> int:
+        """Keys and values of all layers for one token, in bytes."""
+        pointer = self.model.pointer
+        head_dim = int(
+            self.model.metadata(f"{self.model.metadata('general.architecture')}.attention.key_length")
+            or lib.llama_model_n_embd(pointer) // lib.llama_model_n_head(pointer)
+        )
+        values = 2 * lib.llama_model_n_layer(pointer) * lib.llama_model_n_head_kv(pointer) * head_dim
+        return values * KV_BYTES_OF_32_VALUES[self.kv_type] // 32
+
+    def decode(self) -> bool:
+        """Compute the batch. False when interrupt() broke it off; the caller must then cut what was to be written.
+
+        Raises: EngineError when llama.cpp refuses the batch.
+        """
+        code = lib.llama_decode(self.pointer, self.batch.struct)
+        if code == 2:
+            self._interrupted = False
+            return False
+        if code:
+            raise EngineError(f"llama_decode of {self.batch.num_rows} tokens returned {code} ({last_errors()}).")
+        return True
+
+    def interrupt(self) -> None:
+        """Break off the decode that runs now, or the next one. From any thread."""
+        self._interrupted = True
+
+    def logits(self, row: int) -> NDArray[np.float32]:
+        """The logits of one batch row, [num_vocab], a view that is valid until the next decode."""
+        address = ctypes.cast(lib.llama_get_logits_ith(self.pointer, row), ctypes.c_void_p).value
+        if not address:
+            raise EngineError(f"llama.cpp has no logits for row {row} ({last_errors()}).")
+        return np.frombuffer((ctypes.c_float * self.model.num_vocab).from_address(address), np.float32)
+
+    def logits_of(self, token_ids: list[int]) -> NDArray[np.float32]:
+        """Logits at every position of a text, [num_tokens, num_vocab]. Empties the cache before and after."""
+        self.clear()
+        self._interrupted = False
+        self.batch.clear()
+        self.batch.add_run(token_ids, 0, 0, logits=True)
+        self.batch.want_all_logits()
+        self.decode()
+        rows = np.stack([self.logits(row) for row in range(len(token_ids))])
+        self.clear()
+        return rows
+
+    def repeat(self, operations: list[SeatOperation]) -> None:
+        """Do to the real cache what the pool has done to its picture of it."""
+        for op in operations:
+            if op.kind == "share":
+                lib.llama_memory_seq_cp(self._memory, op.source, op.seat, 0, op.num_tokens)
+            else:
+                lib.llama_memory_seq_rm(self._memory, op.seat, op.num_tokens, -1)
+
+    def clear(self) -> None:
+        """Every cell becomes free."""
+        lib.llama_memory_clear(self._memory, True)
+
+    def close(self) -> None:
+        if self.pointer:
+            lib.llama_free(self.pointer)
+            self.pointer = None
+        self.model.close()
+
+
+def default_threads() -> int:
+    """Physical cores that this process may use; hyperthreads only slow the matrix products down."""
+    allowed = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    return max(1, min(allowed, psutil.cpu_count(logical=False) or allowed))

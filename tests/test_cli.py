@@ -7,6 +7,8 @@ import re
 import signal
 import socket
 import subprocess
+import time
+import urllib.error
 import urllib.request
 import webbrowser
 from pathlib import Path
@@ -100,6 +102,18 @@ def test_without_a_browser_jupyterlab_is_told_so(checkout: Path, monkeypatch: py
     assert "--no-browser" not in cli.lab_command(notebook, checkout)
 
 
+def status_of(url: str) -> int:
+    """The answer's status. JupyterLab prints its URL a moment before it listens: keep knocking for 30 s."""
+    deadline = time.monotonic() + 30
+    while True:
+        try:
+            return urllib.request.urlopen(url, timeout=30).status
+        except urllib.error.URLError as error:
+            if not isinstance(error.reason, ConnectionRefusedError) or time.monotonic() > deadline:
+                raise
+            time.sleep(0.1)
+
+
 @pytest.mark.slow
 def test_lab_prints_a_url_that_opens_the_quickstart(checkout: Path, monkeypatch: pytest.MonkeyPatch):
     for variable in ("JUPYTER_CONFIG_DIR", "JUPYTERLAB_SETTINGS_DIR", "JUPYTERLAB_WORKSPACES_DIR", "IPYTHONDIR"):
@@ -114,7 +128,7 @@ def test_lab_prints_a_url_that_opens_the_quickstart(checkout: Path, monkeypatch:
         urls = (re.search(r"http://127\S+", line) for line in server.stderr)
         url = next(match[0] for match in urls if match)
         assert url.startswith(f"http://127.0.0.1:{port}/lab/tree/notebooks/00_quickstart.ipynb?token=")
-        assert urllib.request.urlopen(url, timeout=30).status == 200
+        assert status_of(url) == 200
     finally:
         server.send_signal(signal.SIGTERM)
         server.communicate(timeout=30)

@@ -1,0 +1,130 @@
+"""A LoRA adapter as PEFT saves it, turned into the GGUF adapter that llama.cpp loads on top of a model.
+
+This file must not know how an engine applies it.
+
+Source: convert_lora_to_gguf.py of llama.cpp (libllama 0.5.0); peft/tuners/lora/config.py for the fields.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import re
+from collections.abc import Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from llmlab.errors import ModelError
+from llmlab.models import store
+from llmlab.models.config import family_of, read_json
+from llmlab.models.gguf_file import GgufHeader, check_gguf
+from llmlab.models.model import Model
+from llmlab.models.tensors import expected_tensors, gguf_name, interleave_halves, rope_heads
+
+if TYPE_CHECKING:
+    from llmlab.models.safetensors_file import StoredTensor
+
+_WEIGHTS = "adapter_model.safetensors"
+
+
+def adapter_gguf(path: str | os.PathLike[str], model: Model) -> Path:
+    """The GGUF adapter of a PEFT folder, of its adapter_model.safetensors, or of a .gguf adapter (checked, as it is).
+
+    Converted once and cached. Raises ModelError when files are missing, when the adapter was trained for another model,
+    or when it uses what llama.cpp's LoRA cannot do (DoRA, whole extra modules, trained embeddings).
+    """
+    source = Path(path).expanduser()
+    if source.suffix == ".gguf":
+        _check_adapter(check_gguf(source))
+        return source
+    folder = source if source.is_dir() else source.parent
+    weights = folder / _WEIGHTS if source.is_dir() else source
+    for file in (folder / "adapter_config.json", weights):
+        if not file.is_file():
+            raise ModelError(
+                f"There is no {file}. Give the folder that PEFT's save_pretrained() wrote, or a .gguf adapter."
+            )
+    settings = read_json(folder / "adapter_config.json")
+    state = [part for file in (folder / "adapter_config.json", weights) for part in _state(file)]
+    key = hashlib.sha256("\n".join([model.key, *state]).encode()).hexdigest()[:12]
+    target = store.root() / "adapters" / f"{folder.name}-{key}.gguf"
+    return store.made(target, lambda part: _convert(weights, settings, model, part))
+
+
+def _convert(weights: Path, settings: Mapping[str, Any], model: Model, part: Path) -> None:
+    from llmlab.models.gguf_writer import write_gguf
+    from llmlab.models.safetensors_file import read_table, read_tensor
+
+    architecture = family_of(model.config, weights).name
+    pairs = _pairs(weights, read_table(weights), model)
+    stored = {f"{gguf_name(name)}.lora_{side}": (name, side) for name in pairs for side in "ab"}
+
+    def read(tensor: str) -> Any:
+        name, side = stored[tensor]
+        matrix = read_tensor(pairs[name][side])
+        num_heads = rope_heads(name, model.config) if side == "b" else 0
+        return interleave_halves(matrix, num_heads) if num_heads else matrix
+
+    rank = next(iter(pairs.values()))["a"].shape[0]
+    metadata = {
+        "general.type": "adapter",
+        "adapter.type": "lora",
+        "adapter.lora.alpha": _alpha(settings, weights, rank),
+    }
+    shapes = {tensor: pairs[name][side].shape for tensor, (name, side) in stored.items()}
+    write_gguf(part, architecture, metadata=metadata, shapes=shapes, quant="F32", read=read)
+
+
+def _pairs(weights: Path, table: Mapping[str, StoredTensor], model: Model) -> dict[str, dict[str, StoredTensor]]:
+    """Name of the base tensor -> its two low-rank matrices, A [rank, in] and B [out, rank]."""
+    base = expected_tensors(model.config)
+    pairs: dict[str, dict[str, StoredTensor]] = {}
+    for name, tensor in table.items():
+        match = re.fullmatch(r"(?:base_model\.model\.)?(.+)\.lora_([AB])(?:\.\w+)?\.weight", name)
+        target = f"{match[1]}.weight" if match else ""
+        if match is None or target not in base or len(base[target]) != 2:
+            raise ModelError(
+                f"{weights}: tensor {name!r} is no LoRA matrix of {model.name}. Train the adapter on linear layers of"
+                " this very model (no DoRA, no embeddings, no modules_to_save)."
+            )
+        pairs.setdefault(target, {})[match[2].lower()] = tensor
+    if not pairs:
+        raise ModelError(f"{weights} holds no LoRA matrices. Give the folder that PEFT's save_pretrained() wrote.")
+    for target, pair in pairs.items():
+        shapes = {side: tensor.shape for side, tensor in pair.items()}
+        rank = shapes.get("a", (0,))[0]
+        if shapes != {"a": (rank, base[target][1]), "b": (base[target][0], rank)}:
+            raise ModelError(
+                f"{weights}: the matrices of {target!r} have shapes {shapes}, {model.name} has {base[target]} there."
+                " The adapter belongs to another model."
+            )
+    return pairs
+
+
+def _alpha(settings: Mapping[str, Any], weights: Path, rank: int) -> float:
+    """What llama.cpp divides by each matrix's rank to get the scale; PEFT's lora_alpha unless it was"
+    " rank-stabilized."""
+    for field in ("use_dora", "rank_pattern", "alpha_pattern", "modules_to_save", "trainable_token_indices"):
+        if settings.get(field):
+            raise ModelError(
+                f"{weights.parent / 'adapter_config.json'} sets {field}={settings[field]!r}, which llama.cpp's LoRA"
+                " cannot do. Train it with plain LoRA, or merge it into the model and load that."
+            )
+    try:
+        alpha = float(settings["lora_alpha"])
+    except (KeyError, TypeError, ValueError):
+        raise ModelError(
+            f"{weights.parent / 'adapter_config.json'} has no number lora_alpha. Save the adapter again with PEFT."
+        ) from None
+    # rsLoRA scales by alpha / sqrt(rank)
+    return alpha * rank**0.5 if settings.get("use_rslora") else alpha
+
+
+def _check_adapter(header: GgufHeader) -> None:
+    if header.get("general.type") != "adapter":
+        raise ModelError(f"{header.path} is a model, not an adapter. Load it with `%llm load {header.path}`.")
+
+
+def _state(path: Path) -> tuple[str, ...]:
+    status = path.stat()
+    return str(path.resolve()), str(status.st_size), str(status.st_mtime_ns)

@@ -89,8 +89,15 @@ def demo(folder: Path) -> Path:
 
     source = find_quickstart(folder)
     notebook = nbformat.read(source, as_version=4)
+    client = NotebookClient(
+        notebook,
+        kernel_name="python3",
+        resources={"metadata": {"path": str(source.parent)}},
+        # without this the kernel warns that it talks TCP on this machine: true of every notebook, and no news here
+        extra_arguments=["--log-level=ERROR"],
+    )
     try:
-        NotebookClient(notebook, kernel_name="python3", resources={"metadata": {"path": str(source.parent)}}).execute()
+        client.execute()
     except CellExecutionError as error:
         raise LlmlabError(f"{source.name} stopped at a cell:\n{error}") from error
     html, _ = HTMLExporter().from_notebook_node(notebook)
@@ -124,6 +131,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
         else:
             from llmlab.doctor import doctor
 
-            print(doctor())
+            report = doctor()
+            print(report)
+            sys.exit(not report.ok)
     except LlmlabError as error:
         sys.exit(str(error))

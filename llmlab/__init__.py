@@ -24,6 +24,12 @@ _EXPORTS = {
     "fits": "llmlab.models:fits",
     "doctor": "llmlab.doctor:doctor",
     "LlmlabError": "llmlab.errors:LlmlabError",
+    "TraceError": "llmlab.errors:TraceError",
+    "ModelError": "llmlab.errors:ModelError",
+    "DoesNotFit": "llmlab.errors:DoesNotFit",
+    "EngineError": "llmlab.errors:EngineError",
+    "EngineDied": "llmlab.errors:EngineDied",
+    "RequestError": "llmlab.errors:RequestError",
     "load_ipython_extension": "llmlab.magics:load_ipython_extension",
     "unload_ipython_extension": "llmlab.magics:unload_ipython_extension",
 }

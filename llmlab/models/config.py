@@ -40,6 +40,10 @@ FAMILIES = {
 }
 
 
+_SIZES = ("num_layers", "hidden_size", "intermediate_size", "num_heads", "num_kv_heads", "head_dim", "vocab_size")
+_MAX_SIZE, _MAX_LAYERS = 10_000_000, 1000
+
+
 @dataclass(frozen=True, slots=True)
 class ModelConfig:
     """The facts of one model.
@@ -65,6 +69,14 @@ class ModelConfig:
     attention_bias: bool = False
     mlp_bias: bool = False
 
+    def __post_init__(self) -> None:
+        """Raises ValueError for a size that no model has, so that a broken file cannot ask for endless memory."""
+        for name in _SIZES:
+            if not 0 < getattr(self, name) < _MAX_SIZE:
+                raise ValueError(f"{name} is {getattr(self, name)}")
+        if self.num_layers > _MAX_LAYERS:
+            raise ValueError(f"num_layers is {self.num_layers}")
+
 
 def family_of(config: ModelConfig, where: Path) -> Family:
     """The family that converts this model. Raises ModelError that says where to get the other format."""
@@ -83,7 +95,7 @@ def read_json(path: Path) -> dict[str, Any]:
         value = json.loads(path.read_text(encoding="utf-8"))
     except OSError as error:
         raise ModelError(f"Cannot read {path}: {error.strerror}. A model folder needs it: fetch it again.") from error
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise ModelError(f"{path} is no valid JSON ({error}). Fetch the file again.") from error
     if not isinstance(value, dict):
         raise ModelError(f"{path} holds a {type(value).__name__}, expected a JSON object. Fetch the file again.")
@@ -99,8 +111,10 @@ def from_hf(folder: Path) -> ModelConfig:
     raw = raw.get("text_config") or raw
     try:
         return _from_hf(raw)
-    except (KeyError, TypeError, ValueError, ZeroDivisionError) as error:
-        raise ModelError(f"{path}: field {error} is missing or of the wrong type. Fetch the file again.") from error
+    except KeyError as error:
+        raise ModelError(f"{path} lacks the field {error}. Fetch the file again.") from error
+    except (TypeError, ValueError, AttributeError, ArithmeticError) as error:
+        raise ModelError(f"{path} cannot be used: {error}. Fetch the file again.") from error
 
 
 def _from_hf(raw: Mapping[str, Any]) -> ModelConfig:
@@ -171,7 +185,7 @@ def from_gguf(header: GgufHeader) -> ModelConfig:
             attention_bias="blk.0.attn_q.bias" in header.tensors,
             mlp_bias="blk.0.ffn_down.bias" in header.tensors,
         )
-    except (TypeError, ValueError, ZeroDivisionError) as error:
+    except (TypeError, ValueError, ArithmeticError) as error:
         # e.g. one value per layer where the families of llmlab have one number
         raise ModelError(f"{header.path}: the metadata of architecture {arch!r} cannot be used ({error}).") from error
 

@@ -110,26 +110,30 @@ def check_gguf(path: str | Path) -> GgufHeader:
 
     Raises ModelError that names the file, what is wrong and what to do.
     """
-    path = Path(path)
-    header = GgufHeader(path)
+    header = GgufHeader(Path(path))
+    if "general.architecture" not in header:
+        raise ModelError(f"{path} names no architecture: it is no model file. Give the .gguf of a model.")
+    # only the first part of a split model has the metadata
+    for part in (header, *map(GgufHeader, _other_parts(header))):
+        _check_extents(part)
+    return header
+
+
+def _check_extents(header: GgufHeader) -> None:
     for tensor in header.tensors.values():
         end = tensor.offset + tensor.num_bytes
         if end > header.file_bytes:
             raise ModelError(
-                f"{path} is cut short: {header.file_bytes:,} bytes, but tensor {tensor.name!r} ends at byte {end:,}."
-                " Delete the file and download or copy it again."
+                f"{header.path} is cut short: {header.file_bytes:,} bytes, but tensor {tensor.name!r} ends at byte"
+                f" {end:,}. Delete the file and download or copy it again."
             )
-    if "general.architecture" not in header:
-        raise ModelError(f"{path} names no architecture: it is no model file. Give the .gguf of a model.")
-    for part in _other_parts(path, header.get("split.count", 1)):
-        check_gguf(part)
-    return header
 
 
-def _other_parts(path: Path, count: int) -> list[Path]:
-    """The other files of a split model when `path` is its first."""
+def _other_parts(header: GgufHeader) -> list[Path]:
+    """The other files of a split model when this is its first."""
+    path, count = header.path, header.get("split.count", 1)
     match = re.fullmatch(r"(.*)-00001-of-\d{5}\.gguf", path.name)
-    if match is None or count <= 1:
+    if match is None or not isinstance(count, int):
         return []
     return [path.with_name(f"{match[1]}-{part:05}-of-{count:05}.gguf") for part in range(2, count + 1)]
 

@@ -115,6 +115,6 @@ class Scan:
         try:
             for _ in range(array.count):
                 position += 8 + unpack(buffer, position)[0]
-        except struct.error:
+        except (struct.error, OverflowError):
             position = self.size + 1
         self.advance(position - self.position)

@@ -54,7 +54,7 @@ def read_table(path: Path) -> dict[str, StoredTensor]:
             header = json.loads(file.read(num_header_bytes))
     except OSError as error:
         raise ModelError(f"Cannot read {path}: {error.strerror}. Check the path.") from error
-    except ValueError:
+    except (ValueError, RecursionError):
         raise _damaged(path, "its header is no JSON") from None
     if not isinstance(header, dict):
         raise _damaged(path, "its header is no JSON object")
@@ -65,16 +65,16 @@ def read_table(path: Path) -> dict[str, StoredTensor]:
 
 def _stored_tensor(path: Path, name: str, entry: object, start: int, file_bytes: int) -> StoredTensor:
     try:
-        dtype, (begin, end) = str(entry["dtype"]), entry["data_offsets"]  # type: ignore[index]
+        dtype, (begin, end) = str(entry["dtype"]), map(int, entry["data_offsets"])  # type: ignore[index]
         shape = tuple(int(dim) for dim in entry["shape"])  # type: ignore[index]
-    except (KeyError, TypeError, ValueError):
+    except (KeyError, TypeError, ValueError, OverflowError):
         raise _damaged(path, f"the header entry of tensor {name!r} is incomplete") from None
     if dtype not in _ITEM_BYTES:
         raise ModelError(
             f"{path}: tensor {name!r} has dtype {dtype}; llmlab converts F32, F16 and BF16. These weights are quantized"
             " already: use the original folder of the model, or a .gguf of it."
         )
-    tensor = StoredTensor(path, name, dtype, shape, start + int(begin))
+    tensor = StoredTensor(path, name, dtype, shape, start + begin)
     if min(shape, default=1) < 0 or begin < 0 or end - begin != tensor.num_bytes:
         raise _damaged(path, f"tensor {name!r} of shape {shape} cannot lie at bytes {begin} to {end}")
     if tensor.offset + tensor.num_bytes > file_bytes:
@@ -105,7 +105,7 @@ def write_float32(path: Path, shapes: Mapping[str, tuple[int, ...]], read: Calla
         for name, shape in shapes.items():
             tensor = read(name)
             assert tensor.shape == shape, (name, tensor.shape, shape)
-            np.ascontiguousarray(tensor, "<f4").tofile(file)
+            file.write(np.ascontiguousarray(tensor, "<f4").data)
 
 
 def _damaged(path: Path, what: str) -> ModelError:

@@ -1,7 +1,8 @@
 """SentencePiece BPE tokenizers with byte fallback (Llama 2, Mistral v0.1): tokenizer.json to GGUF metadata and back.
 
 tokenizer.json ranks pairs by a list of merges; GGUF gives each piece a score, and llama.cpp merges the pair whose
-result scores highest. This file must not open files.
+result scores highest. Where tokenizer.json puts a space before the first word only (Metaspace "first"), llama.cpp puts
+one behind every special token too: GGUF has no word for the difference. This file must not open files.
 
 Source: src/llama-vocab.cpp llm_tokenizer_spm_session; transformers convert_slow_tokenizer.py generate_merges.
 """

@@ -47,7 +47,7 @@ def made(path: Path, build: Callable[[Path], object], *, num_bytes: int = 0) -> 
                 _refuse_full_disk(path.parent, num_bytes)
                 _build(path, build)
     except OSError as error:
-        raise _cannot_write(path, error) from error
+        raise _cannot_make(path, error) from error
     return path
 
 
@@ -115,6 +115,10 @@ def _refuse_full_disk(folder: Path, num_bytes: int) -> None:
         )
 
 
-def _cannot_write(path: Path, error: OSError) -> ModelError:
-    what = "The disk is full" if error.errno == errno.ENOSPC else f"Cannot write there ({error.strerror or error})"
-    return ModelError(f"{what}: {path.parent}. Set LLMLAB_CACHE to a folder with room that you may write.")
+def _cannot_make(path: Path, error: OSError) -> ModelError:
+    # numpy's tofile reports a full disk by an OSError without errno
+    if error.errno in (None, errno.ENOSPC, errno.EDQUOT):
+        what = f"The disk is full: {path.parent}. Free some room"
+    else:
+        what = f"Cannot make {path}: {error}. Check that folder"
+    return ModelError(f"{what}, or set LLMLAB_CACHE to a folder with room that you may write.")

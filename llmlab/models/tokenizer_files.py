@@ -86,13 +86,20 @@ def _special_metadata(folder: Path, tokenizer: Mapping[str, Any]) -> dict[str, A
     metadata: dict[str, Any] = {}
     for name, key in _SPECIAL.items():
         content = _content(settings.get(name))
-        if content in ids:
-            metadata[key] = ids[content]
+        index = ids.get(content) if content else _configured_id(folder, name)
+        if index is not None:
+            metadata[key] = index
     starts, ends = _template_ends(tokenizer.get("post_processor"))
     metadata["tokenizer.ggml.add_bos_token"] = _adds(settings, "bos_token", starts)
     metadata["tokenizer.ggml.add_eos_token"] = _adds(settings, "eos_token", ends)
     template = _hf_template(folder, settings)
     return metadata | ({"tokenizer.chat_template": template} if template else {})
+
+
+def _configured_id(folder: Path, name: str) -> int | None:
+    """The id in config.json of a special token that the tokenizer's own files do not name (Qwen's BOS)."""
+    index = read_json(folder / "config.json").get(f"{name}_id")
+    return index if isinstance(index, int) and index >= 0 else None
 
 
 def _adds(settings: Mapping[str, Any], name: str, written: set[str]) -> bool:

@@ -2,18 +2,18 @@
 
 from __future__ import annotations
 
+import ctypes
 from collections.abc import Callable
 from typing import Any
 
 import numpy as np
 import pytest
+from llama_reference import quiet_llama_cpp
 from nasty_strings import nasty_strings
 
 from llmlab.models import Model, check_gguf
 from llmlab.models.weights import read_gguf_tensor
 
-torch = pytest.importorskip("torch")
-transformers = pytest.importorskip("transformers")
 pytestmark = pytest.mark.slow
 
 PROMPTS = [
@@ -28,17 +28,24 @@ PROMPTS = [
 
 @pytest.fixture(scope="module")
 def hf_tokenizer(smollm2: Model) -> Any:
-    return transformers.AutoTokenizer.from_pretrained(smollm2.hf_dir)
+    from transformers import AutoTokenizer
+
+    return AutoTokenizer.from_pretrained(smollm2.hf_dir)
 
 
 @pytest.fixture(scope="module")
 def hf_model(smollm2: Model) -> Any:
-    return transformers.AutoModelForCausalLM.from_pretrained(smollm2.hf_dir, dtype=torch.float32)
+    import torch
+    from transformers import AutoModelForCausalLM
+
+    return AutoModelForCausalLM.from_pretrained(smollm2.hf_dir, dtype=torch.float32)
 
 
 def test_f32_logits_equal_transformers_to_a_hundredth(
     smollm2: Model, hf_tokenizer: Any, hf_model: Any, llama: Callable[..., Any]
 ) -> None:
+    import torch
+
     file = llama(smollm2.gguf("F32"))
     for prompt in PROMPTS:
         token_ids = hf_tokenizer(prompt)["input_ids"]
@@ -67,9 +74,7 @@ def test_text_comes_back_from_the_rebuilt_tokenizer(hf_tokenizer: Any) -> None:
 
 
 def test_dequantized_weights_are_those_that_llama_cpp_computes(smollm2: Model, tmp_path: Any) -> None:
-    llama_cpp = pytest.importorskip("llama_cpp")
-    import ctypes
-
+    llama_cpp = quiet_llama_cpp()
     params = llama_cpp.llama_model_quantize_default_params()
     params.ftype, params.allow_requantize = 0, True  # 0: all F32
     target = tmp_path / "by_llama_cpp.gguf"
@@ -82,6 +87,8 @@ def test_dequantized_weights_are_those_that_llama_cpp_computes(smollm2: Model, t
 
 
 def test_bf16_and_f16_files_hold_the_rounded_weights(smollm2: Model) -> None:
+    import torch
+
     exact = check_gguf(smollm2.gguf("F32"))
     name = "blk.3.ffn_down.weight"
     for quant, torch_dtype in (("F16", torch.float16), ("BF16", torch.bfloat16)):

@@ -62,6 +62,9 @@ def test_any_schedule_gives_each_request_the_answer_it_has_alone(
         assert together.outputs[name] == (want[: len(together.outputs[name])] if name in together.aborted else want)
     for plan in together.plans:
         assert plan.num_tokens <= token_budget
+        if plan.preempted:  # room was short: nobody is admitted in the same step
+            assert not plan.prefix_hits and all(share.num_computed_tokens for share in plan.shares)
+            assert not set(plan.preempted) & {share.seq.request_id for share in plan.shares}
 
 
 def test_a_long_prompt_never_holds_up_a_decode():
@@ -97,11 +100,34 @@ def test_a_preempted_request_comes_back_first_and_recomputes():
     assert recomputed > 0
 
 
-def test_the_watermark_keeps_the_preempted_from_thrashing():
-    jobs = {f"r{i}": Job(tuple(range(i, i + 10)), 40) for i in range(6)}
-    outcome = run(jobs, num_cells=120, token_budget=32, max_num_seqs=6, prefix_caching=False)
-    preempted = [name for plan in outcome.plans for name in plan.preempted]
-    assert len(preempted) <= 6  # without it the newest is admitted and preempted again and again
+def test_the_watermark_keeps_the_preempted_from_thrashing(monkeypatch):
+    def num_preempted() -> int:
+        jobs = {f"r{i}": Job(tuple(range(i, i + 10)), 40) for i in range(6)}
+        outcome = run(jobs, num_cells=120, token_budget=32, max_num_seqs=6, prefix_caching=False)
+        return sum(len(plan.preempted) for plan in outcome.plans)
+
+    guarded = num_preempted()
+    monkeypatch.setattr("llmlab.scheduling.scheduler.WATERMARK_TOKENS", 0)
+    assert 0 < guarded < num_preempted()
+
+
+def test_room_promised_to_a_half_computed_prompt_is_not_given_away():
+    jobs = {"long": Job(tuple(range(60)), 2), "other": Job(tuple(range(100, 130)), 2)}
+    outcome = run(jobs, num_cells=80, token_budget=16, prefix_caching=False)
+    assert all(not plan.preempted for plan in outcome.plans)
+    assert outcome.finished == ["long", "other"]
+
+
+def test_a_preempted_request_waits_with_nothing_computed_and_its_share_is_taken_out_of_the_plan():
+    policy = Answers({"r0": 20}, {"r0": 1, "r1": 12}, {"r0": 1, "r1": 17}, victim="r0")
+    scheduler = scheduler_with(policy, num_cells=49)
+    for number in range(2):
+        scheduler.commit(scheduler.schedule())
+        scheduler.running["r0"].token_ids.append(number)
+    scheduler.running["r1"].token_ids += range(9)
+    plan = scheduler.schedule()
+    assert plan.preempted == ["r0"] and [share.seq.request_id for share in plan.shares] == ["r1"]
+    assert [(view.request_id, view.num_computed_tokens) for view in scheduler.waiting] == [("r0", 0), ("r2", 0)]
 
 
 def test_urgent_requests_overtake_the_queue():
@@ -151,7 +177,7 @@ class Answers:
 def scheduler_with(policy: Answers, num_cells: int = 64) -> Scheduler:
     scheduler = Scheduler(CellPool(num_cells, 8), policy, token_budget=32, max_num_seqs=2)
     for name in ("r0", "r1", "r2"):
-        scheduler.add(Sequence(name, list(range(20)), 20))
+        scheduler.add(Sequence(name, [int(name[1]) * 100 + i for i in range(20)], 20))
     return scheduler
 
 

@@ -1,5 +1,6 @@
 """The record of what an engine did: records, files, checks, tables. Knows no engine."""
 
+from llmlab.trace.recording import Trace
 from llmlab.trace.records import (
     SCHEMA,
     BlockDelta,
@@ -15,7 +16,6 @@ from llmlab.trace.records import (
     Step,
     Token,
 )
-from llmlab.trace.recording import Trace
 from llmlab.trace.validation import Violation
 
 __all__ = [

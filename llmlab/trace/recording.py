@@ -1,16 +1,18 @@
-"""Trace: the record of a run, in memory. Reading and writing files is jsonl.py, checking is validate.py.
+"""Trace: the record of a run, in memory. Reading and writing files is jsonl.py, checking is validation.py.
 
 This file must not know any engine.
 """
 
 from __future__ import annotations
 
+import heapq
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from llmlab.errors import TraceError
 from llmlab.trace import jsonl, tables, validation
 from llmlab.trace.records import Header, Incident, Request, Step
 
@@ -31,12 +33,22 @@ class Trace:
     incidents: tuple[Incident, ...] = field(default=())
 
     @classmethod
-    def load(cls, path: str | Path) -> Trace:
+    def load(cls, path: str | Path, *, salvage: bool = False) -> Trace:
         """Read a trace file (JSON Lines, gzip by the suffix .gz).
+
+        With salvage=True what stands before a broken line is kept, and an Incident "cut" ends the requests that were
+        still running there. Without a sound header there is nothing to keep.
 
         Raises: TraceError, with the number of the line that is broken.
         """
-        return cls.of(jsonl.read(Path(path)))
+        records: list[jsonl.Line] = []
+        try:
+            records.extend(jsonl.read(Path(path)))
+        except TraceError as error:
+            if not (salvage and records):
+                raise
+            records.append(_cut(records, str(error)))
+        return cls.of(records)
 
     @classmethod
     def of(cls, records: Iterable[jsonl.Line]) -> Trace:
@@ -60,8 +72,9 @@ class Trace:
 
     def records(self) -> list[jsonl.Line]:
         """All records in file order: each request stands before the first step that ends after its arrival."""
-        lines: list[jsonl.Line] = [*self.request_records, *self.step_records, *self.incidents]
-        return [self.header, *sorted(lines, key=lambda r: r.arrival_s if isinstance(r, Request) else r.t_s)]
+        # A merge, not a sort: steps that are out of order stay so, for validate() to see.
+        parts: tuple[Iterable[jsonl.Line], ...] = (self.request_records, self.step_records, self.incidents)
+        return [self.header, *heapq.merge(*parts, key=_time_s)]
 
     def validate(self) -> list[validation.Violation]:
         """Every broken invariant as (step, rule, sentence); an empty list is a sound trace."""
@@ -95,3 +108,20 @@ class Trace:
     def __repr__(self) -> str:
         n, m = len(self.request_records), len(self.step_records)
         return f"Trace({self.header.engine}, {self.header.model}, {n} requests, {m} steps)"
+
+
+def _time_s(record: jsonl.Line) -> float:
+    if isinstance(record, Request):
+        return record.arrival_s
+    return record.t_s if isinstance(record, (Step, Incident)) else 0.0
+
+
+def _cut(records: Sequence[jsonl.Line], text: str) -> Incident:
+    """The end of a trace whose file broke off: it names the requests whose end is lost."""
+    unfinished = dict.fromkeys(r.request_id for r in records if isinstance(r, Request))
+    for record in records:
+        ended = record.finished if isinstance(record, Step) else getattr(record, "requests", ())
+        for request_id in ended:
+            unfinished.pop(request_id, None)
+    last_s = max((_time_s(r) for r in records if not isinstance(r, Header)), default=0.0)
+    return Incident(incident="cut", t_s=last_s, requests=tuple(unfinished), text=text)

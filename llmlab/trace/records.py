@@ -6,7 +6,7 @@ of them and its tracer may cost 70 microseconds. Field names are vLLM's where vL
 
 from __future__ import annotations
 
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
 import msgspec
 
@@ -16,14 +16,24 @@ Phase = Literal["prefill", "decode", "recompute"]
 FinishReason = Literal["stop", "length", "abort", "interrupted", "error"]
 Source = Literal["measured", "reported", "simulated"]
 
+# Bounds are checked when a record is read, not when an engine makes one.
+Count = Annotated[int, msgspec.Meta(ge=0, le=2**53)]  # exact in JavaScript too
+Room = Annotated[
+    int, msgspec.Meta(ge=0, le=2**24)
+]  # blocks or cells of a cache: whoever draws or checks one allocates it
+Priority = Annotated[int, msgspec.Meta(ge=-(2**53), le=2**53)]
+
 
 class Record(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True, forbid_unknown_fields=True):
-    """Base of all records. `extra` keeps the fields that a newer writer knew and this reader does not."""
+    """Base of all records. `extra` keeps the fields that a newer writer knew and this reader does not.
+
+    In a file they stand beside the other fields of their record, under their own names.
+    """
 
     extra: dict[str, Any] = {}
 
 
-class Capabilities(Record, kw_only=True):
+class Capabilities(Record, frozen=True, kw_only=True):
     """What an engine can truly show and do. Travels in the header; views and magics ask it before they draw."""
 
     kv: Literal["blocks", "cells", "none"] = "none"
@@ -44,50 +54,57 @@ class Capabilities(Record, kw_only=True):
     pluggable: tuple[str, ...] = ()
 
 
-class CellDelta(Record, kw_only=True, tag_field="kind", tag="cells"):
-    """Changes of llama.cpp's KV cells in one step. A cell holds the KV of one token, for one or more requests.
+class CellDelta(Record, frozen=True, kw_only=True, tag_field="kind", tag="cells"):
+    """Changes of llama.cpp's KV cells from the end of one step to the end of the next.
 
-    Applied in this order: freed, shared, written. A request id stays the holder of its cells after it finished, as
-    long as they are kept for prefix sharing.
+    A cell holds the KV of one token, for one or more requests. Applied in this order: freed, shared, written; a cell
+    that one request frees and another shares in the same delta keeps its KV. What was written and freed within one
+    step is not told. A request id stays the holder of its cells after it finished, as long as they are kept for
+    prefix sharing.
     """
 
     # request_id -> runs (first_cell, first_position, length), all int, of cells written in this step
-    written: dict[str, tuple[tuple[int, int, int], ...]] = {}
+    written: dict[str, tuple[tuple[Count, Count, Count], ...]] = {}
     # request_id -> runs (first_cell, length) of cells that this request holds from now on beside their holders
-    shared: dict[str, tuple[tuple[int, int], ...]] = {}
+    shared: dict[str, tuple[tuple[Count, Count], ...]] = {}
     # request_id -> runs (first_cell, length) of cells it holds no longer
-    freed: dict[str, tuple[tuple[int, int], ...]] = {}
-    num_used: int
-    num_cells: int
+    freed: dict[str, tuple[tuple[Count, Count], ...]] = {}
+    num_used: Room
+    num_cells: Room
     # Cells the attention kernel reads: the last used cell rounded up, holes included.
-    num_attended: int
+    num_attended: Count
     # Where the search for free cells starts next.
-    head: int | None = None
+    head: Count | None = None
 
 
-class BlockDelta(Record, kw_only=True, tag_field="kind", tag="blocks"):
-    """Changes of a paged KV cache in one step. Block ids are physical; the null block of vLLM is not counted."""
+class BlockDelta(Record, frozen=True, kw_only=True, tag_field="kind", tag="blocks"):
+    """Changes of a paged KV cache from the end of one step to the end of the next.
+
+    Applied in this order: freed, allocated. Block ids are physical; the null block of vLLM is not counted. What was
+    allocated and freed within one step is not told.
+    """
 
     # request_id -> blocks appended to its block table
-    allocated: dict[str, tuple[int, ...]] = {}
+    allocated: dict[str, tuple[Count, ...]] = {}
     # request_id -> blocks that left its block table
-    freed: dict[str, tuple[int, ...]] = {}
+    freed: dict[str, tuple[Count, ...]] = {}
     # blocks that got a hash (can be hit from now on) and blocks that lost theirs
-    cached: tuple[int, ...] = ()
-    evicted: tuple[int, ...] = ()
+    cached: tuple[Count, ...] = ()
+    evicted: tuple[Count, ...] = ()
     # block_id -> reference count after the step, for each block whose count changed
-    ref_counts: dict[int, int] = {}
-    num_free: int
-    num_blocks: int
+    ref_counts: dict[Count, Count] = {}
+    num_free: Room
+    num_blocks: Room
 
 
 KvDelta = BlockDelta | CellDelta
 
 
-class Header(Record, kw_only=True):
+class Header(Record, frozen=True, kw_only=True):
     """Line 1 of a trace: which engine ran which model, with what room."""
 
-    schema: str = msgspec.field(default=SCHEMA)
+    # A factory, because a plain default would be left out of the file by omit_defaults.
+    schema: str = msgspec.field(default_factory=lambda: SCHEMA)
     engine: str
     engine_version: str = ""
     model: str = ""
@@ -95,85 +112,89 @@ class Header(Record, kw_only=True):
     quant: str | None = None
     dtype: str | None = None
     device: str | None = None
-    num_threads: int | None = None
+    num_threads: Count | None = None
     source: Source = "measured"
     capabilities: Capabilities = Capabilities()
-    block_size: int | None = None
-    num_blocks: int | None = None
-    num_cells: int | None = None
-    kv_cache_bytes: int | None = None
-    max_model_len: int | None = None
-    max_num_seqs: int | None = None
-    token_budget: int | None = None
+    block_size: Room | None = None
+    num_blocks: Room | None = None
+    num_cells: Room | None = None
+    kv_cache_bytes: Count | None = None
+    max_model_len: Count | None = None
+    max_num_seqs: Count | None = None
+    token_budget: Count | None = None
     # Unix time of t_s = 0.
     started_at: float | None = None
     # A trace cut out of a longer one: the KV cache before its first step, as a change of an empty cache.
     kv_at_start: KvDelta | None = None
 
 
-class Request(Record, kw_only=True):
+class Request(Record, frozen=True, kw_only=True):
     """What a client sent. `arrival_s` is when it was sent, in seconds since t_s = 0."""
 
     request_id: str
     arrival_s: float
-    prompt_token_ids: tuple[int, ...]
+    prompt_token_ids: tuple[Count, ...]
     prompt_text: str | None = None
     sampling: dict[str, Any] = {}
-    priority: int = 0
+    priority: Priority = 0
     user: str = ""
     salt: str = ""
 
 
-class ScheduledRequest(Record, kw_only=True):
-    """The share of one request in one step. `num_computed_tokens` counts before the step."""
+class ScheduledRequest(Record, frozen=True, kw_only=True):
+    """The share of one request in one step. `num_computed_tokens` and `num_output_tokens` count before the step.
+
+    Phase: "decode" when all but one of its tokens are computed and one of them is an output; else "recompute" once it
+    was preempted; else "prefill". num_tokens includes the draft tokens.
+    """
 
     request_id: str
     phase: Phase
-    num_tokens: int
-    num_computed_tokens: int
-    num_prompt_tokens: int
-    num_output_tokens: int
-    num_draft_tokens: int = 0
+    num_tokens: Count
+    num_computed_tokens: Count
+    num_prompt_tokens: Count
+    num_output_tokens: Count
+    num_draft_tokens: Count = 0
 
 
-class Token(Record, kw_only=True):
+class Token(Record, frozen=True, kw_only=True):
     """One token that came out. `text` is what became readable with it: "" while a character is incomplete."""
 
     request_id: str
-    token_id: int
+    token_id: Count
     text: str = ""
     # Natural log of the probability before temperature and filters; None when it was not asked for.
     logprob: float | None = None
     # The most likely tokens there: (token_id, logprob, text), best first.
-    top: tuple[tuple[int, float, str], ...] = ()
+    top: tuple[tuple[Count, float, str], ...] = ()
 
 
-class Step(Record, kw_only=True):
+class Step(Record, frozen=True, kw_only=True):
     """One scheduling decision and its forward pass. `t_s` is its end: from then on its tokens exist."""
 
-    step: int
+    step: Count
     t_s: float
     schedule_s: float | None = None
     forward_s: float | None = None
     update_s: float | None = None
     scheduled: tuple[ScheduledRequest, ...] = ()
-    num_scheduled_tokens: int = 0
-    token_budget: int | None = None
+    num_scheduled_tokens: Count = 0
+    token_budget: Count | None = None
     # The first 64 that wait, in order; num_waiting counts all.
     waiting: tuple[str, ...] = ()
-    num_waiting: int = 0
-    num_running: int = 0
+    num_waiting: Count = 0
+    num_running: Count = 0
     preempted: tuple[str, ...] = ()
     finished: dict[str, FinishReason] = {}
     # request_id -> the stop string that ended it
     stopped_by: dict[str, str] = {}
     # request_id -> tokens found in the prefix cache at (re)admission
-    prefix_hits: dict[str, int] = {}
+    prefix_hits: dict[str, Count] = {}
     tokens: tuple[Token, ...] = ()
     kv: KvDelta | None = None
 
 
-class Incident(Record, kw_only=True):
+class Incident(Record, frozen=True, kw_only=True):
     """What ended the record of requests other than a step: the host died, or the trace was cut out of a longer one."""
 
     incident: Literal["died", "cut"]

@@ -9,6 +9,7 @@ and llama_decode itself, which a busy notebook process could slow down on a smal
 from __future__ import annotations
 
 import argparse
+import itertools
 import json
 import statistics
 import time
@@ -64,7 +65,7 @@ def host(quant: str, num_requests: int) -> dict[str, float]:
     first = [seen - then for seen, then in zip(travels[:num_requests], made[:num_requests], strict=True)]
     engine.unload()
     return {
-        "step_s": statistics.median(b - a for a, b in zip(ends, ends[1:], strict=False)),
+        "step_s": statistics.median(b - a for a, b in itertools.pairwise(ends)),
         "forward_s": statistics.median(step.forward_s for step in trace.step_records),
         "travel_s": statistics.median(travels_s),
         "first_travel_s": statistics.median(first),

@@ -64,7 +64,7 @@ class ModelConfig:
     rms_norm_eps: float = 1e-5
     rope_theta: float = 10000.0
     # config.json's rope_scaling, {} for none
-    rope_scaling: Mapping[str, Any] = field(default_factory=dict)
+    rope_scaling: Mapping[str, Any] = field(default_factory=dict, hash=False)
     tie_embeddings: bool = False
     attention_bias: bool = False
     mlp_bias: bool = False

@@ -7,13 +7,13 @@ engines.
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from llmlab.errors import DoesNotFit, ModelError, unknown
 from llmlab.models import memory
 from llmlab.models.config import ModelConfig
 from llmlab.models.model import Model
-from llmlab.models.quants import QUANTS, parse_quant
+from llmlab.models.quants import parse_quant
 from llmlab.models.tensors import EMBEDDING, expected_tensors, num_params
 
 DEFAULT_CTX_TOKENS = 4096
@@ -40,6 +40,8 @@ class Fit:
     # limit of one sequence, in tokens
     ctx: int
     seqs: int
+    # of the whole KV cache
+    kv_tokens: int
     weights_bytes: int
     kv_bytes: int
     overhead_bytes: int
@@ -61,7 +63,7 @@ class Fit:
         """One sentence, and the line to type when it does not fit."""
         parts = (
             f"{self.model} as {self.quant} needs {_gb(self.needed_bytes)} GB (weights {_gb(self.weights_bytes)}, KV"
-            f" cache of {self.seqs} x {self.ctx} tokens {_gb(self.kv_bytes)}, engine about {_gb(self.overhead_bytes)});"
+            f" cache of {self.kv_tokens} tokens {_gb(self.kv_bytes)}, engine about {_gb(self.overhead_bytes)});"
             f" {_gb(self.free_bytes)} GB of {self.memory} are free."
         )
         return parts if self.ok else f"{parts} Try `{self.advice}`."
@@ -73,12 +75,19 @@ class Fit:
 
 
 def fits(
-    model: Model | str, engine: str, *, quant: str | None = None, ctx: int | None = None, seqs: int | None = None
+    model: Model | str,
+    engine: str,
+    *,
+    quant: str | None = None,
+    ctx: int | None = None,
+    seqs: int | None = None,
+    kv_tokens: int | None = None,
 ) -> Fit:
     """What `engine` needs for that model with `seqs` sequences of `ctx` tokens, and whether it is free.
 
-    `quant`: as the engine would choose when None. `ctx`: 4096 or the model's limit when None. `seqs`: 1 when None. vLLM
-    and torch are held against the GPU when there is one. Nothing is loaded, made or downloaded.
+    `quant`: as the engine would choose when None. `ctx`: 4096 or the model's limit when None. `seqs`: 1 when None.
+    `kv_tokens`: the size of a pool that the sequences share, ctx x seqs when None. vLLM and torch are held against the
+    GPU when there is one. Nothing is loaded, made or downloaded.
 
     Raises ModelError for an unknown model, engine or quant.
     """
@@ -89,15 +98,15 @@ def fits(
 
         model = get(model)
     free_gpu = memory.free_gpu_bytes() if engine in _ON_GPU else None
-    chosen = (quant or _default_quant(model, engine, on_gpu=free_gpu is not None)).upper()
-    tokens = ctx or min(model.config.max_model_len, DEFAULT_CTX_TOKENS)
     free, kind = (free_gpu, "GPU") if free_gpu is not None else (memory.free_ram_bytes(), "RAM")
-    fit = _fit(model, engine, chosen, tokens, seqs or 1, free, kind)
+    chosen = (quant or _default_quant(model, engine, on_gpu=free_gpu is not None)).upper()
+    need = _Need(chosen, ctx or min(model.config.max_model_len, DEFAULT_CTX_TOKENS), seqs or 1, kv_tokens)
+    fit = _fit(model, engine, need, free, kind)
     if fit.ok:
         return fit
-    smaller = next((other for other in _smaller(model, fit) if other.ok), None)
-    advice = _line(smaller) if smaller else "%llm load smollm2-135m"
-    return _fit(model, engine, chosen, tokens, seqs or 1, free, kind, advice)
+    smaller = (other for other in _smaller(model, fit, need) if _fit(model, engine, other, free, kind).ok)
+    line = next((_line(model, engine, other) for other in smaller), "%llm load smollm2-135m")
+    return replace(fit, advice=line)
 
 
 def kv_bytes_per_token(config: ModelConfig, bytes_per_element: int = 2) -> int:
@@ -137,19 +146,40 @@ _FALLBACK_BITS = {
 }  # fmt: skip
 
 
-def _fit(
-    model: Model, engine: str, quant: str, ctx: int, seqs: int, free_bytes: int, kind: str, advice: str = ""
-) -> Fit:
+@dataclass(frozen=True, slots=True)
+class _Need:
+    """What was asked for: `pool` is the KV cache that the sequences share, None for one of ctx tokens each."""
+
+    quant: str
+    ctx: int
+    seqs: int
+    pool: int | None
+
+    @property
+    def kv_tokens(self) -> int:
+        return self.ctx * self.seqs if self.pool is None else self.pool
+
+    def shorter(self, halvings: int) -> _Need:
+        """The same with a KV cache halved so many times."""
+        if self.pool is None:
+            return replace(self, ctx=self.ctx >> halvings)
+        pool = self.pool >> halvings
+        return replace(self, pool=pool, ctx=min(self.ctx, pool))
+
+
+def _fit(model: Model, engine: str, need: _Need, free_bytes: int, kind: str) -> Fit:
     if engine in _WITHOUT_MODEL:
-        return Fit(model.name, engine, quant, ctx, seqs, 0, 0, 0, free_bytes, kind)
-    # llama.cpp keeps KV in F16 whatever the weights are; the others in the type they compute in
-    kv_element_bytes = 4 if quant == "F32" and engine != "llamacpp" else 2
-    kv_bytes = kv_bytes_per_token(model.config, kv_element_bytes) * ctx * seqs
-    overhead = _OVERHEAD_BYTES[engine]
+        weights = kv_bytes = overhead = 0
+    else:
+        # llama.cpp keeps KV in F16 whatever the weights are; the others in the type they compute in
+        kv_element_bytes = 4 if need.quant == "F32" and engine != "llamacpp" else 2
+        kv_bytes = kv_bytes_per_token(model.config, kv_element_bytes) * need.kv_tokens
+        weights = _weights_bytes(model, engine, need.quant)
+        overhead = _OVERHEAD_BYTES[engine]
     if engine == "llamacpp":  # logits of a whole batch, once in the compute buffer and once in the output
         overhead += 2 * 4 * _BATCH_TOKENS * model.config.vocab_size
-    weights = _weights_bytes(model, engine, quant)
-    return Fit(model.name, engine, quant, ctx, seqs, weights, kv_bytes, overhead, free_bytes, kind, advice)
+    sizes = weights, kv_bytes, overhead, free_bytes
+    return Fit(model.name, engine, need.quant, need.ctx, need.seqs, need.kv_tokens, *sizes, kind)
 
 
 def _weights_bytes(model: Model, engine: str, quant: str) -> int:
@@ -166,28 +196,25 @@ def _default_quant(model: Model, engine: str, *, on_gpu: bool) -> str:
     return "BF16" if on_gpu else "F32"
 
 
-def _smaller(model: Model, fit: Fit) -> Iterator[Fit]:
-    """What to try instead, the mildest first: a smaller quant, a shorter context, both."""
+def _smaller(model: Model, fit: Fit, need: _Need) -> Iterator[_Need]:
+    """What to try instead, the mildest first: a smaller quant, a smaller KV cache, both."""
     quants = ["BF16"] if fit.engine in _ON_GPU else ["Q8_0", "Q4_0"]
-    current = weights_bytes(model.config, fit.quant) if fit.quant in QUANTS else fit.weights_bytes
-    quants = [quant for quant in quants if weights_bytes(model.config, quant) < current]
-    contexts: list[int] = []
-    while (shorter := fit.ctx >> (len(contexts) + 1)) >= _MIN_CTX_TOKENS:
-        contexts.append(shorter)
-    shorter_first = fit.kv_bytes > fit.weights_bytes
-    one_change = [(quant, fit.ctx) for quant in quants], [(fit.quant, ctx) for ctx in contexts]
-    for changes in reversed(one_change) if shorter_first else one_change:
-        yield from (_retry(model, fit, quant, ctx) for quant, ctx in changes)
-    yield from (_retry(model, fit, quant, ctx) for quant in quants for ctx in contexts)
+    smaller_quants = [
+        replace(need, quant=quant) for quant in quants if weights_bytes(model.config, quant) < fit.weights_bytes
+    ]
+    largest = need.ctx if need.pool is None else need.pool
+    num_halvings = max(0, (largest // _MIN_CTX_TOKENS).bit_length() - 1)
+    shorter = [need.shorter(halvings) for halvings in range(1, num_halvings + 1)]
+    kv_first = fit.kv_bytes > fit.weights_bytes
+    yield from [*shorter, *smaller_quants] if kv_first else [*smaller_quants, *shorter]
+    for smaller in smaller_quants:
+        yield from (smaller.shorter(halvings) for halvings in range(1, num_halvings + 1))
 
 
-def _retry(model: Model, fit: Fit, quant: str, ctx: int) -> Fit:
-    return _fit(model, fit.engine, quant, ctx, fit.seqs, fit.free_bytes, fit.memory)
-
-
-def _line(fit: Fit) -> str:
-    seqs = f" --seqs {fit.seqs}" if fit.seqs > 1 else ""
-    return f"%llm load {fit.model} -e {fit.engine} -q {fit.quant} --ctx {fit.ctx}{seqs}"
+def _line(model: Model, engine: str, need: _Need) -> str:
+    seqs = f" --seqs {need.seqs}" if need.seqs > 1 else ""
+    pool = f" --kv-tokens {need.pool}" if need.pool is not None else ""
+    return f"%llm load {model.load_name} -e {engine} -q {need.quant} --ctx {need.ctx}{seqs}{pool}"
 
 
 def _gb(num_bytes: int) -> str:

@@ -39,7 +39,12 @@ class Model:
     # changes whenever the source does: results in the cache belong to one key
     key: str
     # the source folder with its weights; a download, for a Hub model
-    fetch: Callable[[], Path] = field(repr=False)
+    fetch: Callable[[], Path] = field(repr=False, compare=False)
+
+    @property
+    def load_name(self) -> str:
+        """What `get` and `%llm load` take to find this model again: its name, or its path."""
+        return self.name if self.where in ("embedded", "hub") else str(self.path)
 
     @property
     def num_params(self) -> int:
@@ -133,7 +138,7 @@ class Model:
 
     @property
     def _is_gguf(self) -> bool:
-        return self.path.suffix == ".gguf"
+        return self.native_quant is not None
 
     @property
     def _cache(self) -> Path:

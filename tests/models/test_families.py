@@ -137,6 +137,23 @@ def test_bos_is_added_where_the_tokenizer_adds_it(tmp_path: Path, llama: Callabl
     assert rebuilt.bos_token_id == bos
 
 
+def test_a_word_that_is_a_token_is_taken_whole_where_the_tokenizer_ignores_merges(
+    tmp_path: Path, llama: Callable[..., Any]
+) -> None:
+    from tokenizers import Tokenizer
+
+    raw = json.loads(tiny_models.byte_level_tokenizer("llama-bpe", ignore_merges=True).to_str())
+    # no merge leads to " the" any more
+    raw["model"]["merges"] = [merge for merge in raw["model"]["merges"] if "".join(merge) != "Ġthe"]
+    tokenizer = Tokenizer.from_str(json.dumps(raw))
+    tiny_models.save(tmp_path, tokenizer, tiny_models.llama_config())
+    made = models.get(tmp_path).gguf("F32")
+    expected = [raw["model"]["vocab"]["Ġthe"]]
+    assert tokenizer.encode(" the").ids == expected
+    assert llama(made, vocab_only=True).token_ids(" the") == expected
+    assert hf_tokenizer(models.get(made).hf_dir)(" the")["input_ids"] == expected
+
+
 def test_sentencepiece_token_ids_are_equal_everywhere(tmp_path: Path, llama: Callable[..., Any]) -> None:
     tokenizer = tiny_models.sentencepiece_tokenizer()
     tiny_models.save(tmp_path, tokenizer, tiny_models.llama_config())

@@ -40,6 +40,15 @@ def test_kv_grows_with_context_and_sequences(smollm2: models.Model) -> None:
     assert models.fits(smollm2, "llamacpp", ctx=512, seqs=16).kv_bytes == 512 * 16 * 23_040
 
 
+def test_a_shared_pool_is_counted_once_however_many_sequences(
+    smollm2: models.Model, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert models.fits(smollm2, "llamacpp", seqs=16, kv_tokens=8192).kv_bytes == 8192 * 23_040
+    give_memory(monkeypatch, ram=550_000_000)
+    advice = models.fits(smollm2, "llamacpp", ctx=4096, seqs=16, kv_tokens=16384).advice
+    assert advice == "%llm load smollm2-135m -e llamacpp -q Q4_1 --ctx 4096 --seqs 16 --kv-tokens 4096"
+
+
 def test_vllm_on_a_cpu_computes_in_float32_and_on_a_gpu_in_bfloat16(
     smollm2: models.Model, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -85,6 +94,12 @@ def test_too_long_a_context_advises_the_one_that_fits(smollm2: models.Model, mon
     give_memory(monkeypatch, ram=1_200_000_000)
     fit = models.fits(smollm2, "llamacpp", ctx=8192, seqs=16)
     assert fit.advice == "%llm load smollm2-135m -e llamacpp -q Q4_1 --ctx 2048 --seqs 16"
+
+
+def test_the_advice_names_a_file_by_its_path(smollm2: models.Model, monkeypatch: pytest.MonkeyPatch) -> None:
+    give_memory(monkeypatch, ram=1_200_000_000)
+    advice = models.fits(str(smollm2.path), "llamacpp", ctx=8192, seqs=16).advice
+    assert advice == f"%llm load {smollm2.path} -e llamacpp -q Q4_1 --ctx 2048 --seqs 16"
 
 
 def test_the_advice_fits(smollm2: models.Model, monkeypatch: pytest.MonkeyPatch) -> None:

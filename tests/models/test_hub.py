@@ -21,12 +21,13 @@ COMMIT = "0123456789abcdef0123456789abcdef01234567"
 
 
 class Hub(ThreadingHTTPServer):
-    """Serves one folder as the model some/tiny; `served` lists the files that were asked for."""
+    """Serves one folder as the model some/tiny; `served` lists the files sent, `requests` every path asked for."""
 
     def __init__(self, folder: Path) -> None:
         super().__init__(("127.0.0.1", 0), _Handler)
         self.folder = folder
         self.served: list[str] = []
+        self.requests: list[str] = []
 
     @property
     def url(self) -> str:
@@ -44,6 +45,7 @@ class _Handler(BaseHTTPRequestHandler):
 
     def answer(self, *, with_body: bool) -> None:
         path = self.path.partition("?")[0]
+        self.server.requests.append(path)
         if path.startswith("/api/models/some/tiny/tree/"):
             files = [
                 {"type": "file", "path": file.name, "size": file.stat().st_size, "oid": "0" * 40}
@@ -115,10 +117,10 @@ def test_config_comes_first_weights_when_needed_and_nothing_twice(hub: Hub, tmp_
     assert path.stat().st_size > 500_000
     assert hub.served.count("model.safetensors") == 1
 
-    hub.served.clear()
-    offline = run("m = models.get('some/tiny'); print(m.hf_dir, m.quants)", "http://127.0.0.1:9", tmp_path)
-    assert offline.stdout.endswith(f"{COMMIT} ('F16',)\n"), offline.stderr
-    assert hub.served == []
+    hub.requests.clear()
+    again = run("m = models.get('some/tiny'); print(m.hf_dir, m.quants)", hub.url, tmp_path)
+    assert again.stdout.endswith(f"{COMMIT} ('F16',)\n"), again.stderr
+    assert hub.requests == []
 
 
 def test_a_model_that_is_not_there_is_a_model_error(hub: Hub, tmp_path: Path) -> None:

@@ -72,6 +72,7 @@ def test_the_quantizer_ends_with_the_process_that_started_it(own_cache: Path) ->
     process.send_signal(signal.SIGKILL)
     process.wait()
     assert psutil.wait_procs(workers, timeout=5)[1] == []
+    assert written("*Q4_K_M.gguf.part", own_cache) < 105_000_000  # it did not go on to the end
     assert not models.get("smollm2-135m").has_gguf("Q4_K_M")
 
 

@@ -33,7 +33,7 @@ def bare_loop(quant: str, num_requests: int) -> dict[str, float]:
             ids = tuple(engine.tokenize(prompt))
             engine.add_request(Request(request_id=f"r{i}", arrival_s=0.0, prompt_token_ids=ids, sampling=sampling))
         last = time.perf_counter()
-        while engine._answers:
+        while engine._generations:
             plan = engine.scheduler.schedule()
             rows = engine._fill_batch(plan)
             started = time.perf_counter()

@@ -92,7 +92,7 @@ def bare_loop(quant: str) -> Callable[[list[str]], int]:
             ids = tuple(engine.tokenize(prompt))
             engine.add_request(Request(request_id=f"r{i}", arrival_s=0.0, prompt_token_ids=ids, sampling=sampling))
         num_tokens = 0
-        while engine._answers:
+        while engine._generations:
             plan = engine.scheduler.schedule()
             rows = engine._fill_batch(plan)
             engine._forward(plan)

@@ -7,8 +7,7 @@ when is llmlab/scheduling; the context, the cells and the sampling have files of
 from __future__ import annotations
 
 import time
-from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -17,7 +16,7 @@ from llmlab.engines.llamacpp_cells import CellWatcher, MirroredCells, raw_reader
 from llmlab.engines.llamacpp_context import Context
 from llmlab.engines.llamacpp_library import lib
 from llmlab.engines.llamacpp_sampling import TokenSampler, logprobs
-from llmlab.engines.streaming import StopMatcher, StreamDecoder
+from llmlab.engines.streaming import Answer
 from llmlab.errors import EngineError, RequestError, unknown
 from llmlab.scheduling.cell_pool import CellPool
 from llmlab.scheduling.contracts import Policy
@@ -29,15 +28,12 @@ from llmlab.trace import Capabilities, FinishReason, Header, Request, ScheduledR
 OPTIONS = ("threads", "flash_attn", "extra_bufts", "gpu_layers", "prefix_caching", "policy", "raw_cells")
 
 
-@dataclass(slots=True, eq=False)
-class _Answer:
+class _Generation(NamedTuple):
     """What this engine keeps of one request beside its Sequence."""
 
-    seq: Sequence
     params: SamplingParams
     sampler: TokenSampler
-    stop: StopMatcher
-    decoder: StreamDecoder = field(default_factory=StreamDecoder)
+    answer: Answer
 
 
 class LlamaCppEngine:
@@ -63,7 +59,7 @@ class LlamaCppEngine:
             max_num_seqs=self.context.max_num_seqs,
         )
         self._sampler = sampler
-        self._answers: dict[str, _Answer] = {}
+        self._generations: dict[str, _Generation] = {}
         self._ended: dict[str, FinishReason] = {}  # ends that no step has reported yet
         self.chat_template = config.chat_template or self.model.chat_template
         self.bos_token, self.eos_token = self.model.bos_token, self.model.eos_token
@@ -176,7 +172,7 @@ class LlamaCppEngine:
                 f"Prompt is {num_tokens} tokens, max_model_len is {limit} and the answer needs one more. "
                 f"Cut {num_tokens - limit + 1} tokens, or load with --ctx {num_tokens + params.max_tokens}."
             )
-        if request.request_id in self._answers:
+        if request.request_id in self._generations:
             raise RequestError(f"request id {request.request_id!r} is in use; give each request its own.")
         seq = Sequence(
             request.request_id,
@@ -188,15 +184,16 @@ class LlamaCppEngine:
         )
         sampler = TokenSampler(self.context, params, self._sampler)
         self.scheduler.add(seq)
-        self._answers[request.request_id] = _Answer(seq, params, sampler, StopMatcher(params.stop))
+        answer = Answer(params, limit - num_tokens)
+        self._generations[request.request_id] = _Generation(params, sampler, answer)
 
     def abort_request(self, request_id: str) -> None:
-        if request_id in self._answers:
+        if request_id in self._generations:
             self.scheduler.abort(request_id)
             self._forget(request_id, "abort")
 
     def has_unfinished_requests(self) -> bool:
-        return bool(self._answers or self._ended)
+        return bool(self._generations or self._ended)
 
     def interrupt(self) -> None:
         self.context.interrupt()
@@ -265,28 +262,18 @@ class LlamaCppEngine:
             request_id = share.seq.request_id
             if request_id not in rows:
                 continue
-            answer = self._answers[request_id]
-            token_id = answer.sampler.sample(rows[request_id])
+            params, sampler, answer = self._generations[request_id]
+            token_id = sampler.sample(rows[request_id])
             share.seq.token_ids.append(token_id)
-            logprob, top = self._logprobs(answer.params, rows[request_id], token_id)
-            text = answer.stop.push(answer.decoder.push(self.model.piece(token_id)))
-            if reason := self._finish_reason(answer, token_id):
-                if answer.stop.matched is not None:
-                    stopped_by[request_id] = answer.stop.matched
-                else:
-                    text += answer.stop.push(answer.decoder.flush()) + answer.stop.flush()
+            logprob, top = self._logprobs(params, rows[request_id], token_id)
+            text, reason = answer.push(self.model.piece(token_id), is_end=self.model.is_end(token_id))
+            tokens.append(Token(request_id=request_id, token_id=token_id, text=text, logprob=logprob, top=top))
+            if answer.stopped_by is not None:
+                stopped_by[request_id] = answer.stopped_by
+            if reason:
                 self.scheduler.finish(request_id)
                 self._forget(request_id, reason)
-            tokens.append(Token(request_id=request_id, token_id=token_id, text=text, logprob=logprob, top=top))
         return tokens, stopped_by
-
-    def _finish_reason(self, answer: _Answer, token_id: int) -> FinishReason | None:
-        if answer.stop.matched is not None or (self.model.is_end(token_id) and not answer.params.ignore_eos):
-            return "stop"
-        seq = answer.seq
-        if seq.num_output_tokens >= answer.params.max_tokens or seq.num_tokens >= self.context.max_model_len:
-            return "length"
-        return None
 
     def _logprobs(
         self, params: SamplingParams, row: int, token_id: int
@@ -297,7 +284,7 @@ class LlamaCppEngine:
         return logprob, tuple((i, lp, self.model.token_text(i)) for i, lp in top)
 
     def _forget(self, request_id: str, reason: FinishReason) -> None:
-        self._answers.pop(request_id).sampler.close()
+        self._generations.pop(request_id).sampler.close()
         self._ended[request_id] = reason
 
     def _cell_delta(self, plan: StepPlan) -> Any:
@@ -309,9 +296,9 @@ class LlamaCppEngine:
         return self._watcher.delta(self.pool.seats(), computed)
 
     def close(self) -> None:
-        for answer in self._answers.values():
-            answer.sampler.close()
-        self._answers.clear()
+        for generation in self._generations.values():
+            generation.sampler.close()
+        self._generations.clear()
         self.context.close()
 
 

@@ -1,4 +1,4 @@
-"""From tokens to text while they come: whole characters only, and nothing of a stop string.
+"""From tokens to text while they come: whole characters only, nothing of a stop string, and why an answer ends.
 
 This file must not know any engine.
 """
@@ -7,6 +7,9 @@ from __future__ import annotations
 
 import codecs
 from collections.abc import Sequence
+
+from llmlab.engines.base import SamplingParams
+from llmlab.trace import FinishReason
 
 
 class StreamDecoder:
@@ -57,6 +60,35 @@ class StopMatcher:
         """What was held back: the answer ended without the stop string."""
         shown, self._held = self._held, ""
         return shown
+
+
+class Answer:
+    """The text of one request as it grows, until it ends."""
+
+    def __init__(self, params: SamplingParams, max_output_tokens: int) -> None:
+        self._decoder, self._stop = StreamDecoder(), StopMatcher(params.stop)
+        self._tokens_left = min(params.max_tokens, max_output_tokens)
+        self._ignore_eos = params.ignore_eos
+
+    @property
+    def stopped_by(self) -> str | None:
+        """The stop string that ended it."""
+        return self._stop.matched
+
+    def push(self, piece: bytes, *, is_end: bool) -> tuple[str, FinishReason | None]:
+        """The bytes of the next token, b"" for a marker: what can be shown now, and why the answer ends, if it does."""
+        text = self._stop.push(self._decoder.push(piece))
+        self._tokens_left -= 1
+        if self._stop.matched is not None:
+            return text, "stop"
+        if is_end and not self._ignore_eos:
+            return text + self._flush(), "stop"
+        if not self._tokens_left:
+            return text + self._flush(), "length"
+        return text, None
+
+    def _flush(self) -> str:
+        return self._stop.push(self._decoder.flush()) + self._stop.flush()
 
 
 def _overlap(text: str, stop: str) -> int:

@@ -206,11 +206,11 @@ def test_answers_end_at_the_limit_of_the_context():
     ],
 )
 def test_a_bad_request_is_refused_in_words_and_changes_nothing(q4, prompt, sampling, sentence):
-    before = (q4.scheduler.num_waiting, q4.pool.num_free_blocks, dict(q4._answers))
+    before = (q4.scheduler.num_waiting, q4.pool.num_free_blocks, dict(q4._generations))
     with pytest.raises(RequestError) as refused:
         q4.add_request(request(q4, "r", prompt, **sampling))
     assert sentence in str(refused.value)
-    assert (q4.scheduler.num_waiting, q4.pool.num_free_blocks, dict(q4._answers)) == before
+    assert (q4.scheduler.num_waiting, q4.pool.num_free_blocks, dict(q4._generations)) == before
 
 
 def test_ten_thousand_requests_wait_without_trouble():

@@ -6,7 +6,8 @@ This file must not know engines, models or notebooks: it is imported by all of t
 from __future__ import annotations
 
 import difflib
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
+from typing import Any
 
 
 class LlmlabError(Exception):
@@ -46,7 +47,11 @@ class RequestError(LlmlabError):
 
 
 class EngineDied(EngineError):
-    """The engine host ended or stopped answering while it was needed."""
+    """The engine host ended or stopped answering while it was needed; `results` keeps what had come until then."""
+
+    def __init__(self, message: str, results: Sequence[Any] = ()) -> None:
+        super().__init__(message)
+        self.results = list(results)
 
 
 def unknown(kind: str, name: str, known: Iterable[str]) -> str:

@@ -146,7 +146,7 @@ class Engine(Protocol):
         """The next step reports it as finished ("abort"). Unknown ids are ignored: it may just have ended."""
 
     def step(self) -> StepOutput:
-        """One scheduling decision and its forward pass. t_s is time.monotonic(); the loop counts it from its epoch."""
+        """One scheduling decision and its forward pass."""
 
     def has_unfinished_requests(self) -> bool:
         """True while a request runs, waits, or has an end that no step has reported."""

@@ -131,7 +131,6 @@ class Reply(Message, frozen=True):
 Event = Ready | LoadFailed | Accepted | Refused | Failed | Reply
 
 
-
 def _array_to_ext(value: object) -> msgspec.msgpack.Ext:
     if not isinstance(value, np.ndarray):
         raise NotImplementedError(f"{type(value).__name__} cannot travel between notebook and host")

@@ -1,0 +1,259 @@
+"""EngineHandle: what a notebook holds of a loaded engine. Ask, stream, batch, drive, look, unload.
+
+This file must not know processes, sockets or any engine.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from types import TracebackType
+from typing import Any, TypeVar
+
+import numpy as np
+
+from llmlab.engines import messages as wire
+from llmlab.engines.base import EngineConfig, Floats
+from llmlab.engines.connection import Connection
+from llmlab.engines.prompts import PromptLike, PromptMaker, entry_of
+from llmlab.engines.result import Result
+from llmlab.engines.run import Run, Stream
+from llmlab.trace import Capabilities, Header, Step, Trace
+
+CLOSE_GRACE_S = 3.0
+RunT = TypeVar("RunT", bound=Run)
+
+
+@dataclass(frozen=True, slots=True)
+class Unloaded:
+    """What unload() gave back, measured; all in bytes but ended_in_s."""
+
+    name: str
+    # Memory of the engine's process before; of this process, when the engine ran inline.
+    rss_before_bytes: int | None
+    # 0 when the process has ended.
+    rss_after_bytes: int | None
+    # What the machine had available before and after. Weights mapped from a file count as available all the time.
+    available_before_bytes: int
+    available_after_bytes: int
+    ended_in_s: float
+
+    def __repr__(self) -> str:
+        before, after = (_mb(n) for n in (self.rss_before_bytes, self.rss_after_bytes))
+        machine = f"{_mb(self.available_before_bytes)} -> {_mb(self.available_after_bytes)} MB available here"
+        return f"Unloaded {self.name}: {before} -> {after} MB, {machine}, in {self.ended_in_s:.1f} s"
+
+
+class EngineHandle:
+    """A loaded engine. Made by llmlab.load(); `with llmlab.load(...) as eng:` unloads it at the end."""
+
+    def __init__(self, name: str, config: EngineConfig, connection: Connection, ready: wire.Ready) -> None:
+        self.name, self.config = name, config
+        self.header: Header = ready.header
+        self.notes: tuple[str, ...] = ready.notes
+        self.load_s = ready.load_s
+        self._connection = connection
+        self._prompts = PromptMaker(config.seed)
+        self._last: Run | None = None
+        self.is_paused = self.is_unloaded = False
+
+    # ---- what it is
+
+    @property
+    def engine(self) -> str:
+        return self.config.engine
+
+    @property
+    def model(self) -> str:
+        return self.config.model
+
+    @property
+    def quant(self) -> str | None:
+        return self.header.quant
+
+    @property
+    def capabilities(self) -> Capabilities:
+        return self.header.capabilities
+
+    @property
+    def pid(self) -> int:
+        """The process the engine lives in."""
+        return self._connection.link.pid
+
+    @property
+    def alive(self) -> bool:
+        return self._connection.death is None
+
+    @property
+    def num_open_requests(self) -> int:
+        """Requests that have not ended."""
+        return self._connection.num_open
+
+    # ---- asking
+
+    def generate(self, prompt: PromptLike, *, timeout: float | None = None, **options: Any) -> Result:
+        """One answer, when it is complete; greedy, at most 256 tokens, unless the options say otherwise.
+
+        `prompt`: a text, a conversation, or token ids. Options: system, raw (no chat template), the fields of
+        SamplingParams, priority, user, salt. After `timeout` seconds the answer is what has come, "interrupted".
+
+        >>> eng.generate("Why is the sky blue?", max_tokens=64, temperature=0.7).text    # doctest: +SKIP
+
+        Raises: RequestError when it cannot be served as asked; EngineDied, with the partial result in `.results`.
+        Ctrl-C stops it on the engine; what has come is in `last`.
+        """
+        run = self._new_run(Run, [prompt], None, options)
+        return run.wait(timeout)[0]
+
+    def stream(self, prompt: PromptLike, **options: Any) -> Stream:
+        """One answer, token by token: iterate for TokenEvents; `.result` is the answer so far. Options: see generate().
+
+        Ending the loop early ends the answer.
+        """
+        return self._new_run(Stream, [prompt], None, options)
+
+    def batch(self, prompts: Iterable[PromptLike], *, arrivals: Sequence[float] | None = None, **options: Any) -> Run:
+        """Many prompts at once; returns at once. Options: see generate(). Prompt i has seed + i.
+
+        `arrivals`: seconds from now at which each request is sent. A prompt may be a dict with the key "prompt" and
+        what this one wants other than the rest: {"prompt": "Hi", "max_tokens": 8}.
+        """
+        return self._new_run(Run, prompts, arrivals, options)
+
+    @property
+    def last(self) -> Result | None:
+        """The last result, also of a run that was stopped."""
+        return self._last.results[-1] if self._last is not None and self._last.request_ids else None
+
+    @property
+    def last_run(self) -> Run | None:
+        return self._last
+
+    def _new_run(
+        self, kind: type[RunT], prompts: Iterable[PromptLike], arrivals: Sequence[float] | None, options: dict[str, Any]
+    ) -> RunT:
+        return self._submit(kind, self._prompts.make(prompts, arrivals, **options))
+
+    def _submit(self, kind: type[RunT], prompts: list[wire.Prompt]) -> RunT:
+        run = kind(map(entry_of, prompts), self.header, abort=self._connection.abort, trace=self._trace_of)
+        try:
+            self._last = run
+            self._connection.submit(run, prompts)
+        except KeyboardInterrupt:  # nobody would ever get hold of this run
+            run.stop()
+            raise
+        return run
+
+    # ---- what the engine knows
+
+    def tokenize(self, text: str) -> list[int]:
+        """Token ids of a text as the engine sees it, chat markers included, BOS where the model wants one."""
+        return list(self._connection.call("tokenize", text=text))
+
+    def pieces(self, token_ids: Iterable[int]) -> list[bytes]:
+        """The bytes of each token."""
+        return list(self._connection.call("pieces", token_ids=[int(i) for i in token_ids]))
+
+    def detokenize(self, token_ids: Iterable[int]) -> str:
+        """The text of these tokens; what is no whole character becomes U+FFFD."""
+        return b"".join(self.pieces(token_ids)).decode(errors="replace")
+
+    def logits(self, prompt: str | Iterable[int]) -> Floats:
+        """Logits at every position, [num_tokens, num_vocab]. The engine must be idle."""
+        token_ids = self.tokenize(prompt) if isinstance(prompt, str) else [int(i) for i in prompt]
+        return np.asarray(self._connection.call("logits", token_ids=token_ids), dtype=np.float32)
+
+    def memory(self) -> dict[str, int]:
+        """What the engine takes now, in bytes: `rss` of its process, measured; its parts, as it reports them."""
+        return dict(self._connection.call("memory"))
+
+    def logs(self, n: int = 40) -> str:
+        """The last n lines that the engine wrote, also after it died."""
+        return "\n".join(self._connection.link.log_lines(n))
+
+    @property
+    def trace(self) -> Trace:
+        """Everything since the engine was loaded; of a long session, what still is in memory."""
+        recorder = self._connection.recorder
+        return recorder.slice(own=recorder.request_ids)
+
+    def _trace_of(self, run: Run) -> Trace:
+        first = self._connection.recorder.num_steps if run.first_step is None else run.first_step
+        end = run.end_step if run.done and not run.died else None
+        return self._connection.recorder.slice(first, max(first, end) if end is not None else None, run.request_ids)
+
+    # ---- driving by hand
+
+    def pause(self) -> None:
+        """Hold the engine after its current step. Requests still come in; none goes on."""
+        self.is_paused = True
+        self._connection.drive(wire.Drive(paused=True))
+
+    def step(self, n: int = 1, timeout: float = 60.0) -> tuple[Step, ...]:
+        """Let the engine take n steps and pause; the steps, fewer when there was nothing left to do."""
+        recorder, self.is_paused = self._connection.recorder, True
+        self._connection.drive(wire.Drive(paused=True))
+        self._connection.call("memory")  # the step that ran when it was paused has come now
+        first = recorder.num_steps
+        self._connection.drive(wire.Drive(steps=n))
+        self._connection.bell.wait(
+            lambda: recorder.num_steps >= first + n or not self.num_open_requests or not self.alive, timeout
+        )
+        return recorder.slice(first).step_records[:n]
+
+    def resume(self) -> None:
+        """Run freely again."""
+        self.is_paused = False
+        self._connection.drive(wire.Drive(paused=False))
+
+    def slow(self, seconds: float) -> None:
+        """Slow motion: at least this many seconds between two steps; 0 = full speed."""
+        self._connection.drive(wire.Drive(slow_s=float(seconds)))
+
+    # ---- the end
+
+    def unload(self) -> Unloaded:
+        """End the engine and give its memory back. Results and traces stay. A second call does nothing new."""
+        import psutil
+
+        link, started = self._connection.link, time.monotonic()
+        before, available = rss_bytes(link.pid), psutil.virtual_memory().available
+        self.close(CLOSE_GRACE_S)
+        after = 0 if link.is_process else rss_bytes(link.pid)
+        now_available = psutil.virtual_memory().available
+        return Unloaded(self.name, before, after, available, now_available, time.monotonic() - started)
+
+    def close(self, grace_s: float) -> None:
+        """unload() without figures: its process has grace_s to end by itself."""
+        self.is_unloaded = True
+        self._connection.close(grace_s)
+
+    def __enter__(self) -> EngineHandle:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        self.unload()
+
+    def __repr__(self) -> str:
+        header = self.header
+        what = " ".join(filter(None, [header.model or self.model, header.quant]))
+        if not self.alive:
+            return f"EngineHandle({self.name!r}: {what} on {self.engine}, not loaded any more)"
+        return f"EngineHandle({self.name!r}: {what} on {self.engine} {header.engine_version}, pid {self.pid})"
+
+
+def rss_bytes(pid: int) -> int | None:
+    """Memory that a process holds now; None when there is none."""
+    import psutil
+
+    try:
+        return int(psutil.Process(pid).memory_info().rss)
+    except psutil.Error:
+        return None
+
+
+def _mb(num_bytes: int | None) -> str:
+    return "–" if num_bytes is None else f"{num_bytes / 1e6:.0f}"

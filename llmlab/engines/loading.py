@@ -1,0 +1,229 @@
+"""load(): from the name of a model to an engine that answers. The model is found, made and weighed here, in the
+notebook's process; the engine is loaded in its own.
+
+This file must not know what an engine does.
+"""
+
+from __future__ import annotations
+
+import importlib.util
+import sys
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any, Literal, overload
+
+from llmlab.engines import messages as wire
+from llmlab.engines.base import ENGINES, EngineConfig
+from llmlab.engines.connection import Connection, error_of
+from llmlab.engines.handle import EngineHandle
+from llmlab.engines.host_link import HostLink
+from llmlab.engines.links import InlineLink, Link
+from llmlab.engines.registry import current, free_name, handles, ps, register, unload, use
+from llmlab.errors import EngineDied, EngineError, unknown
+from llmlab.models import Fit, check_gguf, fits, get
+
+__all__ = ["current", "handles", "load", "ps", "unload", "use"]
+
+Isolation = Literal["host", "inline"]
+# engine -> the package that must be there for it, in the order in which "auto" tries them
+PACKAGES = {"llamacpp": "llama_cpp"}
+# How a process ends that uses instructions which its CPU only claims to have.
+CPU_DEATHS = ("SIGSEGV", "SIGILL", "SIGABRT", "SIGBUS")
+AMX_NOTE = (
+    "Loading died once, and works with extra_bufts=False: this CPU advertises AMX, but this machine cannot use it. "
+    "Some quants are slower for it; `--opt extra_bufts=false` skips the first try."
+)
+
+
+@dataclass(frozen=True, slots=True)
+class _Order:
+    """What is to be loaded: all that load() was asked for."""
+
+    config: EngineConfig
+    parts: dict[str, Any]
+    isolation: Isolation
+    # as `%llm load` takes it
+    load_name: str
+    name: str
+    timeout: float
+
+    @property
+    def describe(self) -> str:
+        return f"The engine {self.name!r} ({' '.join(filter(None, [self.config.model, self.config.quant]))})"
+
+    @property
+    def reload_line(self) -> str:
+        """What to type to load it again, as a magic and in Python."""
+        config = self.config
+        flags = {"-q": config.quant, "--dtype": config.dtype, "--ctx": config.max_model_len}
+        flags |= {"--seqs": config.max_num_seqs, "--kv-tokens": config.kv_tokens, "--lora": config.lora}
+        line = " ".join(f"{flag} {value}" for flag, value in flags.items() if value is not None)
+        quant = f", quant={config.quant!r}" if config.quant else ""
+        return (
+            f"`%llm load {self.load_name} -e {config.engine} {line}".rstrip()
+            + f"`, or llmlab.load({self.load_name!r}, engine={config.engine!r}{quant})"
+        )
+
+
+@overload
+def load(model: str, engine: str = "auto", *, dry_run: Literal[False] = False, **options: Any) -> EngineHandle: ...
+@overload
+def load(model: str, engine: str = "auto", *, dry_run: Literal[True], **options: Any) -> Fit: ...
+def load(  # type: ignore[misc]  # the overloads tell what comes back, not every option
+    model: str,
+    engine: str = "auto",
+    *,
+    name: str | None = None,
+    quant: str | None = None,
+    dtype: str | None = None,
+    ctx: int | None = None,
+    seqs: int | None = None,
+    kv_tokens: int | None = None,
+    step_tokens: int | None = None,
+    block_size: int | None = None,
+    lora: str | None = None,
+    seed: int = 0,
+    isolation: Isolation | None = None,
+    policy: Any = None,
+    sampler: Any = None,
+    options: dict[str, Any] | None = None,
+    dry_run: bool = False,
+    timeout: float = 600.0,
+) -> EngineHandle | Fit:
+    """Load a model in an engine; the handle is the current engine from then on.
+
+    `model`: an embedded one, a folder, a .gguf file, a Hub repo id, or a saved trace (engine "replay"). `engine`: a
+    name of ENGINES, "auto" for the first that runs here, or "module:class". `ctx`: limit of one sequence, `kv_tokens`:
+    room of the whole KV cache, `step_tokens`: budget of one step, all in tokens. `policy`, `sampler`: a name, a class
+    or an object; classes run inline unless isolation="host". `dry_run`: only say whether it fits.
+
+    >>> eng = llmlab.load("smollm2-135m", engine="llamacpp", quant="Q4_1")    # doctest: +SKIP
+
+    Raises: ModelError for the model, DoesNotFit with what would fit, EngineError for the engine, EngineDied when its
+    process dies while it loads.
+    """
+    engine = _chosen(engine, model)
+    config = EngineConfig(
+        engine=engine,
+        model=model,
+        model_path=model,
+        quant=quant,
+        dtype=dtype,
+        max_model_len=ctx,
+        max_num_seqs=seqs,
+        kv_tokens=kv_tokens,
+        token_budget=step_tokens,
+        block_size=block_size,
+        lora=lora,
+        seed=seed,
+        options=dict(options or {}),
+    )
+    load_name = model
+    if engine in PACKAGES:
+        found = get(model)
+        load_name = found.load_name
+        config = replace(config, model=found.name, quant=(quant or found.default_quant).upper())
+        fit = fits(found, engine, quant=config.quant, ctx=kv_tokens or max(ctx or 0, 4096))
+        if dry_run:
+            return fit
+        fit.require()
+        path = found.gguf(config.quant or "")
+        check_gguf(path)
+        config = replace(config, model_path=str(path))
+    elif dry_run:
+        raise EngineError(f"dry_run weighs a model against free memory; {engine} loads none.")
+    config, parts = _with_parts(config, policy=policy, sampler=sampler)
+    order = _Order(
+        config=config,
+        parts=parts,
+        isolation=isolation or ("inline" if parts else "host"),
+        load_name=load_name,
+        name=free_name(name, Path(config.model).name),
+        timeout=timeout,
+    )
+    return register(_loaded(order))
+
+
+def _chosen(engine: str, model: str) -> str:
+    """Raises: EngineError for an unknown engine, or when none runs here."""
+    if engine == "auto":
+        if model.endswith((".jsonl", ".jsonl.gz")):
+            return "replay"
+        here = [name for name, package in PACKAGES.items() if importlib.util.find_spec(package)]
+        if not here:
+            raise EngineError("No engine is installed here. Install one: pip install 'llmlab-kit[llamacpp]'")
+        return here[0]
+    if engine not in ENGINES and ":" not in engine:
+        raise EngineError(unknown("engine", engine, ["auto", *ENGINES]))
+    return engine
+
+
+def _with_parts(config: EngineConfig, **given: Any) -> tuple[EngineConfig, dict[str, Any]]:
+    """Parts given by name become options; classes and objects travel as they are, classes as an object of theirs."""
+    names = {kind: part for kind, part in given.items() if isinstance(part, str)}
+    parts = {
+        kind: part() if isinstance(part, type) else part
+        for kind, part in given.items()
+        if part is not None and kind not in names
+    }
+    return replace(config, options={**config.options, **names}), parts
+
+
+def _loaded(order: _Order) -> EngineHandle:
+    try:
+        return _load_once(order)
+    except EngineDied as error:
+        options = order.config.options
+        if order.config.engine != "llamacpp" or "extra_bufts" in options:
+            raise
+        if not any(name in str(error) for name in CPU_DEATHS):
+            raise
+    careful = replace(order.config, options={**order.config.options, "extra_bufts": False})
+    handle = _load_once(replace(order, config=careful))
+    handle.notes = (*handle.notes, AMX_NOTE)
+    return handle
+
+
+def _load_once(order: _Order) -> EngineHandle:
+    connection = Connection(_link(order), describe=order.describe, reload_line=order.reload_line)
+    try:
+        ready = connection.wait_ready(order.timeout)
+    except BaseException:
+        connection.link.kill()
+        connection.close(0.0)
+        raise
+    if ready is not None:
+        return EngineHandle(order.name, order.config, connection, ready)
+    death, failure, log = connection.death, connection.load_failure, connection.link.log_lines(20)
+    connection.link.kill()
+    connection.close(0.0)
+    if failure is not None:
+        raise _load_error(failure, log)
+    if death is not None:
+        raise EngineDied(death)
+    raise EngineError(f"{order.describe} was not ready within {order.timeout:g} s. Give load() a longer timeout.")
+
+
+def _link(order: _Order) -> Link:
+    if order.isolation == "inline":
+        return InlineLink(order.config, order.parts)
+    if order.isolation != "host":
+        raise EngineError(unknown("isolation", order.isolation, ["host", "inline"]))
+    return HostLink(wire.Load(order.config, _pickled(order.parts), tuple(sys.path)))
+
+
+def _pickled(parts: dict[str, Any]) -> bytes:
+    if not parts:
+        return b""
+    import cloudpickle
+
+    pickled: bytes = cloudpickle.dumps(parts)
+    return pickled
+
+
+def _load_error(failure: wire.LoadFailed, log: list[str]) -> EngineError | Exception:
+    """Our own errors say it all; a foreign one comes with what the engine printed."""
+    error = error_of(failure.error, failure.text)
+    if not str(error).startswith(failure.error):
+        return error
+    return EngineError("\n".join([str(error), "The engine printed:", *(f"  {line}" for line in log)]))

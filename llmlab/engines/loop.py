@@ -1,0 +1,265 @@
+"""EngineLoop: drain the commands, step the engine, send what it did. The same loop runs in a host and inline.
+
+This file must not know sockets, processes or threads: commands come in by put(), messages leave by send().
+"""
+
+from __future__ import annotations
+
+import sys
+import time
+import traceback
+from collections.abc import Callable
+from heapq import heappop, heappush
+from queue import Empty, SimpleQueue
+from typing import Any
+
+from llmlab.engines import messages as wire
+from llmlab.engines.base import Engine
+from llmlab.errors import EngineError, LlmlabError, RequestError, unknown
+from llmlab.trace import Request, Step
+
+# Between two steps commands may take this long; 10,000 prompts at once must not hold up those who stream already.
+COMMANDS_S = 0.02
+# What a Call may ask: methods of the engine, and of the loop itself.
+CALLS = frozenset({"tokenize", "pieces", "logits", "memory", "recorded_requests"})
+# Steps that may fail while the requests of a failed step are cleaned up, before the engine counts as broken.
+MAX_FAILED_CLEANINGS = 3
+
+
+class EngineLoop:
+    """One engine, in one thread. put() may be called from any thread, everything else only from that of run()."""
+
+    def __init__(self, engine: Engine, send: Callable[[bytes], None]) -> None:
+        self.engine, self._send = engine, send
+        self._inbox: SimpleQueue[wire.Command] = SimpleQueue()
+        self._prompts: dict[str, wire.Prompt] = {}  # arrived, not yet in the engine
+        self._later: dict[str, wire.Prompt] = {}  # arrivals to come
+        self._arrivals: list[tuple[float, str]] = []  # heap of (sent_s, request_id) of the later ones
+        self._unfinished: set[str] = set()  # in the engine
+        self._ending: set[str] = set()  # of these: aborted, no step has said so yet
+        self._closing = self._paused = False
+        self._single_steps = 0
+        self._slow_s = self._next_step_s = 0.0
+
+    def put(self, command: wire.Command) -> None:
+        """Give the loop a command, from any thread. Breaks off a forward pass that nobody needs any more."""
+        self._inbox.put(command)
+        match command:
+            case wire.Close():
+                self.engine.interrupt()
+            case wire.AbortRequests(request_ids) if self._unfinished and self._unfinished.issubset(request_ids):
+                self.engine.interrupt()
+
+    def run(self) -> None:
+        """Until Close. Raises: EngineError when the engine cannot be cleaned up after a failed step."""
+        while not self._closing:
+            self._take_commands()
+            if self._may_step() and time.monotonic() >= self._next_step_s:
+                self._step()
+
+    # ---- commands
+
+    def _take_commands(self) -> None:
+        command = self._next_command(self._idle_s())
+        deadline = time.monotonic() + COMMANDS_S
+        while command is not None and not self._closing:
+            self._obey(command)
+            command = self._next_command(0.0) if time.monotonic() < deadline else None
+        self._arrive()
+        self._admit(deadline)
+
+    def _next_command(self, timeout_s: float | None) -> wire.Command | None:
+        try:
+            return self._inbox.get(timeout=timeout_s) if timeout_s != 0.0 else self._inbox.get_nowait()
+        except Empty:
+            return None
+
+    def _idle_s(self) -> float | None:
+        """How long the loop may sleep if no command comes; None: for ever."""
+        if self._prompts:
+            return 0.0
+        due = [self._next_step_s] if self._may_step() else []
+        if self._arrivals:
+            due.append(self._arrivals[0][0])
+        return max(0.0, min(due) - time.monotonic()) if due else None
+
+    def _obey(self, command: wire.Command) -> None:
+        match command:
+            case wire.AddRequests(prompts):
+                self._receive(prompts)
+            case wire.AbortRequests(request_ids):
+                self._abort(request_ids)
+            case wire.Drive():
+                self._drive(command)
+            case wire.Call():
+                self._answer(command)
+            case wire.Close():
+                self._closing = True
+
+    def _receive(self, prompts: tuple[wire.Prompt, ...]) -> None:
+        now = time.monotonic()
+        for prompt in prompts:
+            if prompt.sent_s <= now:
+                self._prompts[prompt.request_id] = prompt
+            else:
+                self._later[prompt.request_id] = prompt
+                heappush(self._arrivals, (prompt.sent_s, prompt.request_id))
+
+    def _abort(self, request_ids: tuple[str, ...]) -> None:
+        for request_id in request_ids:
+            if self._prompts.pop(request_id, None) or self._later.pop(request_id, None):
+                self._emit(wire.Refused(request_id, "Stopped before it reached the engine."))
+            elif request_id in self._unfinished:
+                self.engine.abort_request(request_id)
+                self._ending.add(request_id)
+
+    def _drive(self, drive: wire.Drive) -> None:
+        if drive.paused is not None:
+            self._paused = drive.paused
+            self._single_steps = 0
+        if drive.slow_s is not None:
+            self._slow_s = drive.slow_s
+            self._next_step_s = 0.0
+        self._single_steps += drive.steps
+
+    def _answer(self, call: wire.Call) -> None:
+        try:
+            self._emit(wire.Reply(call.call_id, self._called(call)))
+        except Exception as error:
+            self._emit(wire.Reply(call.call_id, error=type(error).__name__, text=str(error)))
+
+    def _called(self, call: wire.Call) -> Any:
+        if call.method not in CALLS:
+            raise EngineError(unknown("call", call.method, CALLS))
+        method = self._memory if call.method == "memory" else getattr(self.engine, call.method, None)
+        if method is None:
+            raise EngineError(f"The {self.engine.name} engine has no {call.method}().")
+        return method(**call.arguments)
+
+    def _memory(self) -> dict[str, int]:
+        """What the process holds, measured, and what the engine says of its parts; all in bytes."""
+        import psutil
+
+        of_engine: dict[str, int] = getattr(self.engine, "memory_bytes", dict)()
+        return {"rss": psutil.Process().memory_info().rss, **of_engine}
+
+    # ---- requests on their way into the engine
+
+    def _arrive(self) -> None:
+        now = time.monotonic()
+        while self._arrivals and self._arrivals[0][0] <= now:
+            _, request_id = heappop(self._arrivals)
+            if (prompt := self._later.pop(request_id, None)) is not None:
+                self._prompts[request_id] = prompt
+
+    def _admit(self, deadline: float) -> None:
+        accepted: list[Request] = []
+        while self._prompts and (time.monotonic() < deadline or not accepted):
+            prompt = self._prompts.pop(next(iter(self._prompts)))
+            try:
+                request = self._request(prompt)
+                self.engine.add_request(request)
+            except LlmlabError as error:
+                self._emit(wire.Refused(prompt.request_id, str(error)))
+            except Exception as error:
+                traceback.print_exc(file=sys.stderr)
+                self._emit(wire.Refused(prompt.request_id, _sentence(error)))
+            else:
+                accepted.append(request)
+        if accepted:
+            self._unfinished.update(request.request_id for request in accepted)
+            self._emit(wire.Accepted(tuple(accepted)))
+
+    def _request(self, prompt: wire.Prompt) -> Request:
+        """Raises: RequestError for an empty prompt, ModelError when the chat template refuses it."""
+        text, token_ids = prompt.text, prompt.token_ids
+        if token_ids is None:
+            text = self._rendered(prompt.messages) if prompt.messages is not None else text
+            token_ids = tuple(self._tokenized(text)) if text else ()
+        if not token_ids:
+            raise RequestError("The prompt is empty. Give it at least one word.")
+        return Request(
+            request_id=prompt.request_id,
+            arrival_s=prompt.sent_s - self.engine.epoch_s,
+            prompt_token_ids=token_ids,
+            prompt_text=text,
+            sampling=prompt.sampling,
+            priority=prompt.priority,
+            user=prompt.user,
+            salt=prompt.salt,
+        )
+
+    def _rendered(self, messages: tuple[dict[str, Any], ...]) -> str:
+        if not messages or not messages[-1].get("content"):
+            return ""
+        engine = self.engine
+        if engine.chat_template is not None:
+            from llmlab.models.chat import render_chat
+
+            return render_chat(engine.chat_template, messages, engine.bos_token, engine.eos_token)
+        if len(messages) > 1:
+            raise RequestError(
+                "This model has no chat template, so it knows no roles. Send one text, or write the whole "
+                "conversation as text and send it with raw=True (`--raw-prompt`)."
+            )
+        return str(messages[0]["content"])
+
+    def _tokenized(self, text: str) -> list[int]:
+        token_ids = self.engine.tokenize(text)
+        # A template that writes the BOS token and a tokenizer that adds it make two; models are trained on one.
+        bos = self.engine.bos_token
+        if bos and text.startswith(bos) and len(token_ids) > 1 and token_ids[0] == token_ids[1]:
+            del token_ids[0]
+        return token_ids
+
+    # ---- steps
+
+    def _may_step(self) -> bool:
+        if not self.engine.has_unfinished_requests():
+            if not self._prompts:
+                self._single_steps = 0
+            return False
+        # A paused engine still reports the end of what was aborted, if that is all there is to do.
+        return not self._paused or self._single_steps > 0 or self._unfinished == self._ending
+
+    def _step(self) -> None:
+        try:
+            step = self.engine.step()
+        except Exception as error:
+            self._fail(error)
+            return
+        self._report(step)
+        self._single_steps = max(0, self._single_steps - 1)
+        self._next_step_s = time.monotonic() + self._slow_s if self._slow_s else 0.0
+
+    def _report(self, step: Step) -> None:
+        self._send(wire.STEP + wire.encode(step))
+        self._unfinished.difference_update(step.finished)
+        self._ending.difference_update(step.finished)
+
+    def _fail(self, error: Exception) -> None:
+        """A step has failed: all its requests fail with its text; the engine is emptied and goes on."""
+        traceback.print_exc(file=sys.stderr)
+        failed = tuple(sorted(self._unfinished))
+        self._emit(wire.Failed(failed, _sentence(error), type(error).__name__))
+        for request_id in failed:
+            self.engine.abort_request(request_id)
+        for _ in range(MAX_FAILED_CLEANINGS):
+            try:
+                while self.engine.has_unfinished_requests():
+                    self._report(self.engine.step())
+            except Exception:
+                traceback.print_exc(file=sys.stderr)
+            else:
+                self._unfinished.clear()
+                self._ending.clear()
+                return
+        raise EngineError(f"The engine cannot go on after: {_sentence(error)}") from error
+
+    def _emit(self, event: wire.Event) -> None:
+        self._send(wire.EVENT + wire.encode(event))
+
+
+def _sentence(error: Exception) -> str:
+    """The text of one of our errors as it is; of a foreign one with its type."""
+    return str(error) if isinstance(error, LlmlabError) else f"{type(error).__name__}: {error}"

@@ -1,0 +1,169 @@
+"""Recorder: what came from an engine, kept as it came (bytes) until somebody asks for a trace.
+
+On the way of a token there is one append. What costs, decoding and rebuilding the KV cache, happens when a trace is cut
+out. Memory is bounded: the oldest steps are folded into one state of the KV cache.
+This file must not know sockets or runs.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Collection, Iterable
+from typing import Literal
+
+import msgspec
+
+from llmlab.engines.messages import decode_step
+from llmlab.trace import Header, Incident, Request, Step, Trace
+from llmlab.trace.kv_state import BlockState, CellState
+from llmlab.trace.records import CellDelta, KvDelta
+
+MAX_BYTES = 64 * 2**20
+# Folding costs more per call than per step.
+FOLD_SHARE = 8
+
+
+class Recorder:
+    """Steps and requests of one loaded engine. One thread adds, any thread cuts traces out."""
+
+    def __init__(self, header: Header, max_bytes: int = MAX_BYTES) -> None:
+        self.header, self._max_bytes = header, max_bytes
+        self._lock = threading.Lock()
+        self._requests: dict[str, Request] = {}
+        self._steps: list[bytes] = []
+        self._first = 0  # number of the oldest step that is still here, counted from the first that came
+        self._num_bytes = 0
+        # number of a step -> the KV cache before it; the oldest step that is still here always has one
+        self._kv_before: dict[int, KvDelta | None] = {0: None}
+        self._death: str | None = None
+
+    @property
+    def num_steps(self) -> int:
+        """All that came: the number that the next step gets."""
+        return self._first + len(self._steps)
+
+    @property
+    def num_bytes(self) -> int:
+        """What the steps take here."""
+        return self._num_bytes
+
+    @property
+    def request_ids(self) -> list[str]:
+        return list(self._requests)
+
+    def add_request(self, request: Request) -> None:
+        with self._lock:
+            self._requests[request.request_id] = request
+
+    def add_step(self, encoded: bytes) -> None:
+        """One step as it came, undecoded."""
+        with self._lock:
+            self._steps.append(encoded)
+            self._num_bytes += len(encoded)
+        if self._num_bytes > self._max_bytes:
+            self._fold()
+
+    def note_death(self, text: str) -> None:
+        """No step will follow."""
+        self._death = text
+
+    def slice(self, first: int = 0, end: int | None = None, own: Collection[str] = ()) -> Trace:
+        """The trace of the steps first..end-1, with every request that appears in it, and those of `own`.
+
+        Steps that were folded away are missing: then it starts later.
+        """
+        with self._lock:
+            first = max(first, self._first)
+            end = self.num_steps if end is None else max(first, min(end, self.num_steps))
+            encoded = self._steps[first - self._first : end - self._first]
+            requests = dict(self._requests)
+            is_newest = end == self.num_steps
+        steps = tuple(decode_step(content) for content in encoded)
+        kv_at_start = self._kv_at(first)
+        seen = _ids_in(steps) | set(own) | _holders(kv_at_start)
+        present = sorted((r for r in requests.values() if r.request_id in seen), key=lambda r: r.arrival_s)
+        open_ids = (_alive_ids(steps) | set(own)) - {request_id for step in steps for request_id in step.finished}
+        incidents = self._incidents(steps, present, open_ids, died=self._death is not None and is_newest)
+        header = msgspec.structs.replace(self.header, kv_at_start=kv_at_start)
+        return Trace(header, tuple(present), steps, incidents)
+
+    def _incidents(
+        self, steps: tuple[Step, ...], present: list[Request], open_ids: set[str], *, died: bool
+    ) -> tuple[Incident, ...]:
+        """What the slice does not show the end of."""
+        if not open_ids and not died:
+            return ()
+        t_s = max([step.t_s for step in steps[-1:]] + [r.arrival_s for r in present[-1:]], default=0.0)
+        kind: Literal["died", "cut"] = "died" if died else "cut"
+        text = (self._death or "") if died else "they go on after this trace"
+        ids = tuple(r.request_id for r in present if r.request_id in open_ids)
+        return (Incident(incident=kind, t_s=t_s, requests=ids, text=text),)
+
+    def _kv_at(self, number: int) -> KvDelta | None:
+        """The KV cache before a step, as a change of an empty one."""
+        with self._lock:
+            known = max((n for n in self._kv_before if n <= number), default=self._first)
+            start = self._kv_before.get(known)
+            between = self._steps[known - self._first : number - self._first]
+        snapshot = _fold(start, (decode_step(content) for content in between)) if between else start
+        with self._lock:
+            if number >= self._first:
+                self._kv_before[number] = snapshot
+        return snapshot
+
+    def _fold(self) -> None:
+        """The oldest steps become one state of the KV cache; requests that ended in them are forgotten."""
+        num_folded = max(1, len(self._steps) // FOLD_SHARE)
+        first = self._first + num_folded
+        snapshot = self._kv_at(first)
+        with self._lock:
+            folded = self._steps[:num_folded]
+            del self._steps[:num_folded]
+            self._first = first
+            self._num_bytes -= sum(map(len, folded))
+            self._kv_before = {n: kv for n, kv in self._kv_before.items() if n > first} | {first: snapshot}
+        gone = {request_id for content in folded for request_id in decode_step(content).finished} - _holders(snapshot)
+        with self._lock:
+            for request_id in gone:
+                self._requests.pop(request_id, None)
+
+
+def _fold(start: KvDelta | None, steps: Iterable[Step]) -> KvDelta | None:
+    """The KV cache after these steps; None when the engine shows none."""
+    cells, blocks = CellState(), BlockState()
+    last: KvDelta | None = None
+    for delta in (start, *(step.kv for step in steps)):
+        last = delta or last
+        if isinstance(delta, CellDelta):
+            cells.apply(delta)
+        elif delta is not None:
+            blocks.apply(delta)
+    if isinstance(last, CellDelta):
+        return cells.snapshot(last.num_cells)
+    return blocks.snapshot(last.num_blocks) if last is not None else None
+
+
+def _alive_ids(steps: Iterable[Step]) -> set[str]:
+    """Requests that run or wait in these steps."""
+    ids: set[str] = set()
+    for step in steps:
+        ids.update(share.request_id for share in step.scheduled)
+        ids.update(step.waiting, step.preempted)
+    return ids
+
+
+def _ids_in(steps: tuple[Step, ...]) -> set[str]:
+    """Every request that these steps name."""
+    ids = _alive_ids(steps)
+    for step in steps:
+        ids.update(step.finished, _holders(step.kv))
+        if step.kv is not None:
+            ids.update(step.kv.freed)
+    return ids
+
+
+def _holders(kv: KvDelta | None) -> set[str]:
+    """Requests that get KV in this delta."""
+    if kv is None:
+        return set()
+    return {*kv.written, *kv.shared} if isinstance(kv, CellDelta) else set(kv.allocated)

@@ -1,0 +1,282 @@
+"""Run: one batch of requests, from the notebook's side. Filled by the connection's thread, read by any other.
+
+The filling thread appends to lists, then rings a bell; who reads looks at the lists, then waits for the bell.
+This file must not know sockets or the engine.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import itertools
+import time
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass, field
+from functools import partial
+from typing import Any
+
+from llmlab.engines.bell import Bell
+from llmlab.engines.result import Result, TokenEvent
+from llmlab.errors import EngineDied, LlmlabError, RequestError
+from llmlab.trace import FinishReason, Header, Request, Token, Trace
+
+# Stop waits this long for the engine to confirm. It is one forward pass at most, which is broken off; a paused engine
+# or one that hangs never confirms, and the notebook goes on all the same.
+STOP_GRACE_S = 2.0
+POLL_S = 0.02
+
+
+@dataclass(slots=True, eq=False)
+class Entry:
+    """One request of a run and what has come of it."""
+
+    request_id: str
+    sent_s: float  # time.monotonic()
+    sampling: dict[str, Any]
+    request: Request | None = None
+    tokens: list[Token] = field(default_factory=list)
+    times_s: list[float] = field(default_factory=list)  # arrivals, in seconds after sent_s
+    finish_reason: FinishReason | None = None
+    error: str | None = None
+    stopped_by: str | None = None
+    end_s: float | None = None
+
+
+class Run:
+    """Requests that were sent together. Iterate for their tokens as they come, wait() for the results."""
+
+    def __init__(
+        self,
+        entries: Iterable[Entry],
+        header: Header,
+        *,
+        abort: Callable[[Sequence[str]], None],
+        trace: Callable[[Run], Trace],
+    ) -> None:
+        self._entries = {entry.request_id: entry for entry in entries}
+        self._header, self._abort, self._cut_trace = header, abort, trace
+        self._events: list[tuple[Entry, int]] = []  # in order of arrival: (entry, index of its token)
+        self._results: dict[str, Result] = {}  # of what has ended
+        self._open = set(self._entries)  # request ids
+        self._num_refused = 0
+        self._failure: LlmlabError | None = None
+        self._died: str | None = None
+        self._stopping = False
+        self._bell = Bell()
+        self._trace: Trace | None = None
+        # Set by the connection: numbers of steps between which this run happened.
+        self.first_step: int | None = None
+        self.end_step: int | None = None
+
+    # ---- what a user does
+
+    @property
+    def request_ids(self) -> list[str]:
+        return list(self._entries)
+
+    @property
+    def done(self) -> bool:
+        return not self._open
+
+    @property
+    def died(self) -> bool:
+        """The engine died under it."""
+        return self._died is not None
+
+    @property
+    def progress(self) -> tuple[int, int]:
+        """Requests that have ended, and all of them."""
+        return len(self._entries) - len(self._open), len(self._entries)
+
+    @property
+    def results(self) -> list[Result]:
+        """One result a request, in the order of the prompts; partial (finish_reason None) while it runs."""
+        return [self._result(entry) for entry in self._entries.values()]
+
+    @property
+    def trace(self) -> Trace:
+        """What the engine did between the arrival of the first request and the end of the last (so far)."""
+        if not self.done:
+            return self._cut_trace(self)
+        if self._trace is None:
+            self._trace = self._cut_trace(self)
+        return self._trace
+
+    def wait(self, timeout: float | None = None) -> list[Result]:
+        """The results, when all requests have ended. After `timeout` seconds, or on Ctrl-C, the run is stopped.
+
+        Raises: EngineDied; RequestError when every request was refused; what made the engine fail. The results stay
+        in `results`.
+        """
+        try:
+            if not self._bell.wait(lambda: self.done, timeout):
+                self.stop()
+        except BaseException:
+            self.stop()
+            raise
+        return self._outcome()
+
+    def __await__(self) -> Any:
+        return self._until_done().__await__()
+
+    async def _until_done(self) -> list[Result]:
+        try:
+            while not self.done:
+                await asyncio.sleep(POLL_S)
+        except asyncio.CancelledError:  # the Stop button, in an async cell
+            self.stop()
+            raise
+        return self._outcome()
+
+    def stop(self, grace_s: float = STOP_GRACE_S) -> None:
+        """End what still runs, on the engine too; what has come stays, with finish_reason "interrupted"."""
+        self._stopping = True
+        try:
+            if unfinished := [e.request_id for e in self._entries.values() if e.finish_reason is None]:
+                self._abort(unfinished)
+                self._bell.wait(lambda: self.done, grace_s)
+        finally:
+            for entry in self._entries.values():
+                self._end(entry, "interrupted")
+            self._bell.ring()
+
+    def __iter__(self) -> Iterator[TokenEvent]:
+        """Every token of every request as it arrives, from the first one on.
+
+        Raises: what wait() raises, after the last token.
+        """
+        try:
+            for number in itertools.count():
+                self._bell.wait(partial(self._has_come, number))
+                if number >= len(self._events):
+                    break
+                yield _event(*self._events[number])
+        except (KeyboardInterrupt, asyncio.CancelledError):
+            self.stop()
+            raise
+        self._outcome()
+
+    def __repr__(self) -> str:
+        ended, total = self.progress
+        num_tokens = len(self._events)
+        return f"Run({ended} of {total} requests ended, {num_tokens} tokens)"
+
+    # ---- what the connection does, in its thread
+
+    def accept(self, request: Request, step_number: int) -> None:
+        """It is in the engine now; the next step that comes has this number."""
+        self._entries[request.request_id].request = request
+        if self.first_step is None:
+            self.first_step = step_number
+
+    def add_token(self, token: Token, now_s: float) -> None:
+        entry = self._entries[token.request_id]
+        if entry.finish_reason is None:
+            entry.tokens.append(token)
+            entry.times_s.append(now_s - entry.sent_s)
+            self._events.append((entry, len(entry.tokens) - 1))
+
+    def finish(self, request_id: str, reason: FinishReason, stopped_by: str | None = None) -> None:
+        entry = self._entries[request_id]
+        entry.stopped_by = stopped_by
+        self._end(entry, "interrupted" if self._stopping and reason == "abort" else reason)
+
+    def refuse(self, request_id: str, text: str) -> None:
+        """The engine cannot serve this one, or was told to stop before it came that far."""
+        if self._stopping:
+            self._end(self._entries[request_id], "interrupted")
+        else:
+            self._num_refused += 1
+            self._end(self._entries[request_id], "error", text)
+
+    def fail(self, request_ids: Sequence[str], error: LlmlabError) -> None:
+        """The engine broke them off."""
+        self._failure = error
+        for request_id in request_ids:
+            self._end(self._entries[request_id], "error", str(error))
+
+    def die(self, text: str) -> None:
+        self._died = text
+        for entry in self._entries.values():
+            self._end(entry, "error", text)
+        self.ring()
+
+    def ring(self) -> None:
+        """Wake who waits: something has come."""
+        self._bell.ring()
+
+    # ---- bookkeeping
+
+    def _has_come(self, number: int) -> bool:
+        """Token `number` is here, or will never be."""
+        return self.done or len(self._events) > number
+
+    def _end(self, entry: Entry, reason: FinishReason, error: str | None = None) -> None:
+        if entry.finish_reason is None:
+            entry.error, entry.end_s = error, time.monotonic() - entry.sent_s
+            entry.finish_reason = reason
+            self._open.discard(entry.request_id)
+
+    def _result(self, entry: Entry) -> Result:
+        known = self._results.get(entry.request_id)
+        if known is not None:
+            return known
+        ended, num_tokens = entry.finish_reason, len(entry.times_s)  # in this order: the thread may add one meanwhile
+        result = Result(
+            request_id=entry.request_id,
+            header=self._header,
+            prompt_text=entry.request.prompt_text if entry.request else None,
+            prompt_token_ids=entry.request.prompt_token_ids if entry.request else (),
+            tokens=tuple(entry.tokens[:num_tokens]),
+            token_times_s=tuple(entry.times_s[:num_tokens]),
+            finish_reason=ended,
+            error=entry.error,
+            stopped_by=entry.stopped_by,
+            sampling=entry.sampling,
+            e2e_s=entry.end_s,
+            _trace=lambda: self.trace,
+        )
+        if ended is not None:
+            self._results[entry.request_id] = result
+        return result
+
+    def _outcome(self) -> list[Result]:
+        results = self.results
+        if self._died is not None:
+            raise EngineDied(self._died, results)
+        if self._failure is not None:
+            raise self._failure
+        if self._num_refused == len(results):
+            raise RequestError(results[0].error or "")
+        return results
+
+
+class Stream(Run):
+    """The run of one prompt, as an iterator: ending the loop over it early ends the answer too."""
+
+    _iterator: Iterator[TokenEvent] | None = None
+
+    @property
+    def result(self) -> Result:
+        """The answer, as far as it has come."""
+        return self.results[0]
+
+    def __iter__(self) -> Iterator[TokenEvent]:
+        try:
+            yield from super().__iter__()
+        finally:
+            self.close()
+
+    def __next__(self) -> TokenEvent:
+        if self._iterator is None:
+            self._iterator = iter(self)
+        return next(self._iterator)
+
+    def close(self) -> None:
+        """Stop the answer, if it still comes."""
+        if not self.done:
+            self.stop()
+
+
+def _event(entry: Entry, index: int) -> TokenEvent:
+    token = entry.tokens[index]
+    return TokenEvent(token.text, token.token_id, token.logprob, entry.times_s[index], token.top, token.request_id)

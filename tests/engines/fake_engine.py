@@ -1,0 +1,199 @@
+"""An engine without a model: our scheduler and cell pool, with answers that depend on the prompt alone.
+
+Options: `step_s` (seconds a step takes), `fail_at` (number of a step that raises), `num_cells`, `refuse` (why it does
+not load). A part: `policy`.
+"""
+
+from __future__ import annotations
+
+import threading
+import time
+from typing import Any
+
+from llmlab.engines.base import EngineConfig, SamplingParams
+from llmlab.engines.streaming import StopMatcher
+from llmlab.errors import EngineError, RequestError
+from llmlab.scheduling.cell_pool import CellPool
+from llmlab.scheduling.policies import ChunkedPrefill
+from llmlab.scheduling.scheduler import Scheduler
+from llmlab.scheduling.sequence import Sequence
+from llmlab.trace import Capabilities, CellDelta, FinishReason, Header, Request, ScheduledRequest, Step, Token
+from llmlab.trace.kv_state import runs
+
+END = 0  # the token that ends an answer
+
+
+class FakeEngine:
+    """Tokens are code points; each answer spells the prompt's last letters on and on, until max_tokens."""
+
+    name = "fake"
+    chat_template: str | None = "{% for m in messages %}<{{ m.role }}>{{ m.content }}{% endfor %}"
+    bos_token, eos_token = "", ""
+
+    def __init__(self, config: EngineConfig, *, policy: Any = None) -> None:
+        self.options = {"step_s": 0.0, "fail_at": None, "num_cells": 512, "refuse": None} | config.options
+        if self.options["refuse"]:
+            raise EngineError(self.options["refuse"])
+        self.epoch_s = time.monotonic()
+        max_num_seqs, budget = config.max_num_seqs or 16, config.token_budget or 64
+        self.pool = CellPool(self.options["num_cells"], 2 * max_num_seqs)
+        self.scheduler = Scheduler(
+            self.pool, policy or ChunkedPrefill(), token_budget=budget, max_num_seqs=max_num_seqs
+        )
+        self._requests: dict[str, tuple[Sequence, SamplingParams, StopMatcher]] = {}
+        self._ended: dict[str, FinishReason] = {}
+        self._cells: dict[str, dict[int, int]] = {}  # request -> cell -> position, as of the last step
+        self._interrupted = threading.Event()
+        self.capabilities = Capabilities(kv="cells", cell_source="predicted", prefix_caching=True, preemption=True)
+        self.header = Header(
+            engine="fake",
+            engine_version="1",
+            model=config.model,
+            quant=config.quant,
+            capabilities=self.capabilities,
+            num_cells=self.options["num_cells"],
+            max_model_len=config.max_model_len or 256,
+            max_num_seqs=max_num_seqs,
+            token_budget=budget,
+            started_at=time.time() - (time.monotonic() - self.epoch_s),
+        )
+
+    def tokenize(self, text: str) -> list[int]:
+        return [ord(c) for c in text]
+
+    def pieces(self, token_ids: list[int]) -> list[bytes]:
+        return [chr(i).encode() for i in token_ids]
+
+    def memory_bytes(self) -> dict[str, int]:
+        return {"kv_used": self.options["num_cells"] - self.pool.num_free_blocks}
+
+    def add_request(self, request: Request) -> None:
+        params, limit = SamplingParams.of(request.sampling), self.header.max_model_len or 0
+        if len(request.prompt_token_ids) >= limit:
+            raise RequestError(f"Prompt is {len(request.prompt_token_ids)} tokens, max_model_len is {limit}.")
+        seq = Sequence(
+            request.request_id,
+            list(request.prompt_token_ids),
+            len(request.prompt_token_ids),
+            priority=request.priority,
+            user=request.user,
+            salt=request.salt,
+        )
+        self.scheduler.add(seq)
+        self._requests[request.request_id] = seq, params, StopMatcher(params.stop)
+
+    def abort_request(self, request_id: str) -> None:
+        if request_id in self._requests:
+            self.scheduler.abort(request_id)
+            self._end(request_id, "abort")
+
+    def has_unfinished_requests(self) -> bool:
+        return bool(self._requests or self._ended)
+
+    def interrupt(self) -> None:
+        self._interrupted.set()
+
+    def step(self) -> Step:
+        self._interrupted.clear()
+        started = time.monotonic()
+        plan = self.scheduler.schedule()
+        if plan.step == self.options["fail_at"]:
+            raise RuntimeError("the fake engine was told to fail")
+        shares = tuple(
+            ScheduledRequest(
+                request_id=share.seq.request_id,
+                phase=share.phase,
+                num_tokens=share.num_tokens,
+                num_computed_tokens=share.num_computed_tokens,
+                num_prompt_tokens=share.seq.num_prompt_tokens,
+                num_output_tokens=share.seq.num_output_tokens,
+            )
+            for share in plan.shares
+        )
+        broken_off = bool(shares) and self.options["step_s"] > 0 and self._interrupted.wait(self.options["step_s"])
+        tokens: list[Token] = []
+        stopped_by: dict[str, str] = {}
+        if broken_off:
+            for share in plan.shares:
+                self.pool.take_back(share.seq.request_id, share.num_computed_tokens)
+        else:
+            self.pool.place((share.seq.request_id, share.num_tokens) for share in plan.shares)
+            self.scheduler.commit(plan)
+            tokens = [self._sample(share.seq, stopped_by) for share in plan.shares if share.samples]
+        finished, self._ended = self._ended, {}
+        kv = self._delta()
+        return Step(
+            step=plan.step,
+            t_s=time.monotonic() - self.epoch_s,
+            forward_s=time.monotonic() - started,
+            scheduled=() if broken_off else shares,
+            num_scheduled_tokens=0 if broken_off else plan.num_tokens,
+            waiting=tuple(view.request_id for view in self.scheduler.waiting[:64]),
+            num_waiting=self.scheduler.num_waiting,
+            num_running=len(self.scheduler.running),
+            preempted=tuple(plan.preempted),
+            finished=finished,
+            stopped_by=stopped_by,
+            prefix_hits=plan.prefix_hits,
+            tokens=tuple(tokens),
+            kv=kv,
+        )
+
+    def _sample(self, seq: Sequence, stopped_by: dict[str, str]) -> Token:
+        name = seq.request_id
+        _, params, stop = self._requests[name]
+        token_id = answer(seq.token_ids[: seq.num_prompt_tokens], seq.num_output_tokens)
+        seq.token_ids.append(token_id)
+        text = stop.push(chr(token_id))
+        if stop.matched is not None:
+            stopped_by[name] = stop.matched
+            self._finish(name, "stop")
+        elif seq.num_output_tokens >= params.max_tokens or seq.num_tokens >= (self.header.max_model_len or 0):
+            self._finish(name, "length")
+            text += stop.flush()
+        return Token(request_id=name, token_id=token_id, text=text)
+
+    def _finish(self, request_id: str, reason: FinishReason) -> None:
+        self.scheduler.finish(request_id)
+        self._end(request_id, reason)
+
+    def _end(self, request_id: str, reason: FinishReason) -> None:
+        del self._requests[request_id]
+        self._ended[request_id] = reason
+
+    def _delta(self) -> CellDelta:
+        """What changed in the pool since the last step."""
+        seats, now = self.pool.seats(), {}
+        for seat, cells in self.pool.cells_by_seat().items():
+            now[seats[seat]] = {cell: position for position, cell in enumerate(cells)}
+        before, self._cells = self._cells, now
+        held_before = {cell for cells in before.values() for cell in cells}
+        written: dict[str, tuple[tuple[int, int, int], ...]] = {}
+        shared, freed = {}, {}
+        for name in before.keys() | now.keys():
+            old, new = before.get(name, {}), now.get(name, {})
+            if lost := [cell for cell in old if new.get(cell) != old[cell]]:
+                freed[name] = runs(sorted(lost))
+            gained = [cell for cell in new if old.get(cell) != new[cell]]
+            if fresh := [cell for cell in gained if not _others_hold(cell, name, now)]:
+                written[name] = tuple((cell, new[cell], 1) for cell in fresh)
+            if also := [cell for cell in gained if _others_hold(cell, name, now) and cell in held_before]:
+                shared[name] = runs(sorted(also))
+        num_used = len({cell for cells in now.values() for cell in cells})
+        return CellDelta(
+            written=written, shared=shared, freed=freed,
+            num_used=num_used, num_cells=self.pool.num_blocks, num_attended=num_used, head=self.pool.head,
+        )  # fmt: skip
+
+    def close(self) -> None:
+        self._requests.clear()
+
+
+def answer(prompt: list[int], index: int) -> int:
+    """The token at one place of the answer to a prompt: its last letters, over and over."""
+    end = [i for i in prompt[-12:] if i not in (ord("<"), ord(">"))] or [ord("?")]
+    return end[index % len(end)]
+
+
+def _others_hold(cell: int, name: str, now: dict[str, dict[int, int]]) -> bool:
+    return any(cell in cells for other, cells in now.items() if other != name)

@@ -73,7 +73,7 @@ class RawCells:
 
     def _vector(self, address: int, dtype: type[np.generic]) -> NDArray[Any]:
         begin, end = self._word(address), self._word(address + 8)
-        return np.frombuffer((ctypes.c_uint8 * (end - begin)).from_address(begin), dtype)
+        return np.frombuffer(memoryview((ctypes.c_uint8 * (end - begin)).from_address(begin)), dtype)
 
 
 class MirroredCells:
@@ -154,14 +154,10 @@ class CellWatcher:
             fresh = any(int(now.position[cell]) in computed.get(who, ()) for who in new)
             for request_id in old if fresh else old - new:
                 freed.setdefault(request_id, []).append(cell)
-            first, *others = sorted(new if fresh else new - old) or [None]
-            if first is None:
-                continue
+            gained = sorted(new if fresh else new - old)
             if fresh:
-                written.setdefault(first, []).append((cell, int(now.position[cell])))
-            else:
-                others.append(first)
-            for request_id in others:
+                written.setdefault(gained.pop(0), []).append((cell, int(now.position[cell])))
+            for request_id in gained:
                 shared.setdefault(request_id, []).append(cell)
         self._before, self._owner = now, dict(seats)
         used = np.flatnonzero(now.position >= 0)

@@ -107,7 +107,8 @@ class Context:
         address = ctypes.cast(lib.llama_get_logits_ith(self.pointer, row), ctypes.c_void_p).value
         if not address:
             raise EngineError(f"llama.cpp has no logits for row {row} ({last_errors()}).")
-        return np.frombuffer((ctypes.c_float * self.model.num_vocab).from_address(address), np.float32)
+        floats = (ctypes.c_float * self.model.num_vocab).from_address(address)
+        return np.frombuffer(memoryview(floats), np.float32)
 
     def logits_of(self, token_ids: list[int]) -> NDArray[np.float32]:
         """Logits at every position of a text, [num_tokens, num_vocab]. Empties the cache before and after."""

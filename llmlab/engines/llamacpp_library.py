@@ -8,6 +8,7 @@ from __future__ import annotations
 import ctypes
 import os
 import sys
+from typing import Any
 
 # libgomp reads its variable when it is loaded: threads that spin for ever at each barrier make a shared machine 20x
 # slower. Without the second, a failed GGML_ASSERT waits seconds for gdb.
@@ -20,6 +21,8 @@ from numpy.typing import NDArray
 
 from llmlab.errors import EngineError
 
+__all__ = ["Batch", "Model", "last_errors", "lib", "start_library"]
+
 LOG_WARN, LOG_ERROR = 3, 4
 # The state writer says this each time its buffer is meant to be too small, see llamacpp_cells.py.
 _EXPECTED = b"unexpectedly reached end of buffer"
@@ -27,7 +30,6 @@ _EXPECTED = b"unexpectedly reached end of buffer"
 _errors: list[str] = []
 
 
-@lib.llama_log_callback
 def _log(level: int, text: bytes, _user_data: object) -> None:
     if level in (LOG_WARN, LOG_ERROR) and _EXPECTED not in text:
         line = text.decode("utf-8", "replace")
@@ -37,9 +39,12 @@ def _log(level: int, text: bytes, _user_data: object) -> None:
             del _errors[:-5]
 
 
+_log_callback = lib.llama_log_callback(_log)  # C keeps no reference
+
+
 def start_library() -> None:
     """Load the backends. Warnings and errors go to stderr, the rest nowhere (the import had reset the callback)."""
-    lib.llama_log_set(_log, ctypes.c_void_p(0))
+    lib.llama_log_set(_log_callback, ctypes.c_void_p(0))
     lib.llama_backend_init()
 
 
@@ -130,15 +135,11 @@ class Batch:
         address, width = self._seat.ctypes.data, self._seat.itemsize
         self._seat_pointers = np.arange(address, address + capacity * width, width, dtype=np.uint64)
         self.struct = lib.llama_batch()
-        for field, array in (
-            ("token", self.token),
-            ("pos", self.position),
-            ("n_seq_id", self._num_seats),
-            ("seq_id", self._seat_pointers),
-            ("logits", self._wants_logits),
-        ):
-            kind = dict(lib.llama_batch._fields_)[field]
-            setattr(self.struct, field, ctypes.cast(ctypes.c_void_p(array.ctypes.data), kind))
+        self.struct.token = _pointer(self.token, ctypes.c_int32)
+        self.struct.pos = _pointer(self.position, ctypes.c_int32)
+        self.struct.n_seq_id = _pointer(self._num_seats, ctypes.c_int32)
+        self.struct.seq_id = _pointer(self._seat_pointers, ctypes.POINTER(ctypes.c_int32))
+        self.struct.logits = _pointer(self._wants_logits, ctypes.c_int8)
         self.num_rows = 0
 
     def clear(self) -> None:
@@ -157,3 +158,8 @@ class Batch:
 
     def want_all_logits(self) -> None:
         self._wants_logits[: self.num_rows] = 1
+
+
+def _pointer(array: NDArray[Any], kind: type[Any]) -> Any:
+    """A C pointer to the memory of an array, which the caller keeps alive."""
+    return ctypes.cast(ctypes.c_void_p(array.ctypes.data), ctypes.POINTER(kind))

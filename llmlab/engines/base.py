@@ -7,15 +7,16 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field, fields
-from typing import Any, Protocol
-
-import numpy as np
-from numpy.typing import NDArray
+from typing import TYPE_CHECKING, Any, Protocol, TypeAlias
 
 from llmlab.errors import RequestError, unknown
 from llmlab.trace import Capabilities, Header, Request, Step
 
-Floats = NDArray[np.float32]
+if TYPE_CHECKING:  # numpy takes longer to import than all of llmlab: only the host needs it to load an engine
+    import numpy as np
+    from numpy.typing import NDArray
+
+Floats: TypeAlias = "NDArray[np.float32]"
 
 # What a step hands out is its own trace record: one message carries the tokens and the picture.
 StepOutput = Step

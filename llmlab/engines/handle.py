@@ -11,8 +11,6 @@ from dataclasses import dataclass
 from types import TracebackType
 from typing import Any, TypeVar
 
-import numpy as np
-
 from llmlab.engines import messages as wire
 from llmlab.engines.base import EngineConfig, Floats
 from llmlab.engines.connection import Connection
@@ -121,6 +119,15 @@ class EngineHandle:
         """
         return self._new_run(Run, prompts, arrivals, options)
 
+    def replay(self) -> Run:
+        """Play a loaded trace from its beginning, all requests as they came. Only the engine "replay" can.
+
+        Raises: RequestError while it is played already; EngineError on any other engine.
+        """
+        now_s = time.monotonic()
+        requests = self._connection.call("begin_replay")
+        return self._submit(Run, [wire.Prompt(sent_s=now_s + r.pop("offset_s"), **r) for r in requests])
+
     @property
     def last(self) -> Result | None:
         """The last result, also of a run that was stopped."""
@@ -161,6 +168,8 @@ class EngineHandle:
 
     def logits(self, prompt: str | Iterable[int]) -> Floats:
         """Logits at every position, [num_tokens, num_vocab]. The engine must be idle."""
+        import numpy as np
+
         token_ids = self.tokenize(prompt) if isinstance(prompt, str) else [int(i) for i in prompt]
         return np.asarray(self._connection.call("logits", token_ids=token_ids), dtype=np.float32)
 

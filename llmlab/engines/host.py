@@ -49,9 +49,9 @@ def create_engine(config: EngineConfig, parts: dict[str, Any]) -> Engine:
     except ModuleNotFoundError as error:
         if error.name and error.name.split(".")[0] == "llmlab":
             raise
+        cure = f" Install it: pip install 'llmlab-kit[{config.engine}]'" if config.engine in ENGINES else ""
         raise EngineError(
-            f"The {config.engine} engine needs the package {error.name!r}, which is not installed here. "
-            f"Install it: pip install 'llmlab-kit[{config.engine}]'"
+            f"The {config.engine} engine needs the module {error.name!r}, which is not here.{cure}"
         ) from error
     engine: Engine = getattr(module, class_name)(config, **parts)
     return engine

@@ -9,19 +9,19 @@ import sys
 import time
 import traceback
 from collections.abc import Callable
-from heapq import heappop, heappush
 from queue import Empty, SimpleQueue
 from typing import Any
 
 from llmlab.engines import messages as wire
+from llmlab.engines.admission import Admission
 from llmlab.engines.base import Engine
-from llmlab.errors import EngineError, LlmlabError, RequestError, unknown
+from llmlab.errors import EngineError, LlmlabError, unknown
 from llmlab.trace import Request, Step
 
 # Between two steps commands may take this long; 10,000 prompts at once must not hold up those who stream already.
 COMMANDS_S = 0.02
 # What a Call may ask: methods of the engine, and of the loop itself.
-CALLS = frozenset({"tokenize", "pieces", "logits", "memory", "recorded_requests"})
+CALLS = frozenset({"tokenize", "pieces", "logits", "memory", "begin_replay"})
 # Steps that may fail while the requests of a failed step are cleaned up, before the engine counts as broken.
 MAX_FAILED_CLEANINGS = 3
 
@@ -32,9 +32,7 @@ class EngineLoop:
     def __init__(self, engine: Engine, send: Callable[[bytes], None]) -> None:
         self.engine, self._send = engine, send
         self._inbox: SimpleQueue[wire.Command] = SimpleQueue()
-        self._prompts: dict[str, wire.Prompt] = {}  # arrived, not yet in the engine
-        self._later: dict[str, wire.Prompt] = {}  # arrivals to come
-        self._arrivals: list[tuple[float, str]] = []  # heap of (sent_s, request_id) of the later ones
+        self._admission = Admission(engine)
         self._unfinished: set[str] = set()  # in the engine
         self._ending: set[str] = set()  # of these: aborted, no step has said so yet
         self._closing = self._paused = False
@@ -52,6 +50,8 @@ class EngineLoop:
 
     def run(self) -> None:
         """Until Close. Raises: EngineError when the engine cannot be cleaned up after a failed step."""
+        if past := getattr(self.engine, "past_requests", ()):
+            self._emit(wire.Accepted(tuple(past)))
         while not self._closing:
             self._take_commands()
             if self._may_step() and time.monotonic() >= self._next_step_s:
@@ -65,7 +65,6 @@ class EngineLoop:
         while command is not None and not self._closing:
             self._obey(command)
             command = self._next_command(0.0) if time.monotonic() < deadline else None
-        self._arrive()
         self._admit(deadline)
 
     def _next_command(self, timeout_s: float | None) -> wire.Command | None:
@@ -76,17 +75,17 @@ class EngineLoop:
 
     def _idle_s(self) -> float | None:
         """How long the loop may sleep if no command comes; None: for ever."""
-        if self._prompts:
+        if self._admission:
             return 0.0
-        due = [self._next_step_s] if self._may_step() else []
-        if self._arrivals:
-            due.append(self._arrivals[0][0])
-        return max(0.0, min(due) - time.monotonic()) if due else None
+        due_s = [self._next_step_s] if self._may_step() else []
+        if (arrival_s := self._admission.next_arrival_s) is not None:
+            due_s.append(arrival_s)
+        return max(0.0, min(due_s) - time.monotonic()) if due_s else None
 
     def _obey(self, command: wire.Command) -> None:
         match command:
             case wire.AddRequests(prompts):
-                self._receive(prompts)
+                self._admission.receive(prompts)
             case wire.AbortRequests(request_ids):
                 self._abort(request_ids)
             case wire.Drive():
@@ -96,18 +95,9 @@ class EngineLoop:
             case wire.Close():
                 self._closing = True
 
-    def _receive(self, prompts: tuple[wire.Prompt, ...]) -> None:
-        now = time.monotonic()
-        for prompt in prompts:
-            if prompt.sent_s <= now:
-                self._prompts[prompt.request_id] = prompt
-            else:
-                self._later[prompt.request_id] = prompt
-                heappush(self._arrivals, (prompt.sent_s, prompt.request_id))
-
     def _abort(self, request_ids: tuple[str, ...]) -> None:
         for request_id in request_ids:
-            if self._prompts.pop(request_id, None) or self._later.pop(request_id, None):
+            if self._admission.withdraw(request_id):
                 self._emit(wire.Refused(request_id, "Stopped before it reached the engine."))
             elif request_id in self._unfinished:
                 self.engine.abort_request(request_id)
@@ -143,21 +133,14 @@ class EngineLoop:
         of_engine: dict[str, int] = getattr(self.engine, "memory_bytes", dict)()
         return {"rss": psutil.Process().memory_info().rss, **of_engine}
 
-    # ---- requests on their way into the engine
-
-    def _arrive(self) -> None:
-        now = time.monotonic()
-        while self._arrivals and self._arrivals[0][0] <= now:
-            _, request_id = heappop(self._arrivals)
-            if (prompt := self._later.pop(request_id, None)) is not None:
-                self._prompts[request_id] = prompt
-
     def _admit(self, deadline: float) -> None:
+        """Prompts into the engine until the deadline, one at least."""
+        self._admission.arrive()
         accepted: list[Request] = []
-        while self._prompts and (time.monotonic() < deadline or not accepted):
-            prompt = self._prompts.pop(next(iter(self._prompts)))
+        while self._admission and (time.monotonic() < deadline or not accepted):
+            prompt = self._admission.take()
             try:
-                request = self._request(prompt)
+                request = self._admission.request(prompt)
                 self.engine.add_request(request)
             except LlmlabError as error:
                 self._emit(wire.Refused(prompt.request_id, str(error)))
@@ -170,53 +153,11 @@ class EngineLoop:
             self._unfinished.update(request.request_id for request in accepted)
             self._emit(wire.Accepted(tuple(accepted)))
 
-    def _request(self, prompt: wire.Prompt) -> Request:
-        """Raises: RequestError for an empty prompt, ModelError when the chat template refuses it."""
-        text, token_ids = prompt.text, prompt.token_ids
-        if token_ids is None:
-            text = self._rendered(prompt.messages) if prompt.messages is not None else text
-            token_ids = tuple(self._tokenized(text)) if text else ()
-        if not token_ids:
-            raise RequestError("The prompt is empty. Give it at least one word.")
-        return Request(
-            request_id=prompt.request_id,
-            arrival_s=prompt.sent_s - self.engine.epoch_s,
-            prompt_token_ids=token_ids,
-            prompt_text=text,
-            sampling=prompt.sampling,
-            priority=prompt.priority,
-            user=prompt.user,
-            salt=prompt.salt,
-        )
-
-    def _rendered(self, messages: tuple[dict[str, Any], ...]) -> str:
-        if not messages or not messages[-1].get("content"):
-            return ""
-        engine = self.engine
-        if engine.chat_template is not None:
-            from llmlab.models.chat import render_chat
-
-            return render_chat(engine.chat_template, messages, engine.bos_token, engine.eos_token)
-        if len(messages) > 1:
-            raise RequestError(
-                "This model has no chat template, so it knows no roles. Send one text, or write the whole "
-                "conversation as text and send it with raw=True (`--raw-prompt`)."
-            )
-        return str(messages[0]["content"])
-
-    def _tokenized(self, text: str) -> list[int]:
-        token_ids = self.engine.tokenize(text)
-        # A template that writes the BOS token and a tokenizer that adds it make two; models are trained on one.
-        bos = self.engine.bos_token
-        if bos and text.startswith(bos) and len(token_ids) > 1 and token_ids[0] == token_ids[1]:
-            del token_ids[0]
-        return token_ids
-
     # ---- steps
 
     def _may_step(self) -> bool:
         if not self.engine.has_unfinished_requests():
-            if not self._prompts:
+            if not self._admission:
                 self._single_steps = 0
             return False
         # A paused engine still reports the end of what was aborted, if that is all there is to do.

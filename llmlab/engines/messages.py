@@ -6,13 +6,16 @@ structs below.
 
 from __future__ import annotations
 
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import msgspec
-import numpy as np
 
 from llmlab.engines.base import EngineConfig
 from llmlab.trace import Header, Request, Step
+
+if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
 
 # First byte of a message from the host: a Step follows, or an Event follows.
 STEP, EVENT = b"S", b"E"
@@ -132,12 +135,15 @@ Event = Ready | LoadFailed | Accepted | Refused | Failed | Reply
 
 
 def _array_to_ext(value: object) -> msgspec.msgpack.Ext:
-    if not isinstance(value, np.ndarray):
+    if type(value).__module__ != "numpy":
         raise NotImplementedError(f"{type(value).__name__} cannot travel between notebook and host")
-    return msgspec.msgpack.Ext(ARRAY, msgspec.msgpack.encode((value.dtype.str, value.shape, value.tobytes())))
+    array: NDArray[np.generic] = value  # type: ignore[assignment]
+    return msgspec.msgpack.Ext(ARRAY, msgspec.msgpack.encode((array.dtype.str, array.shape, array.tobytes())))
 
 
-def _ext_to_array(code: int, data: memoryview) -> np.ndarray:
+def _ext_to_array(code: int, data: memoryview) -> NDArray[np.generic]:
+    import numpy as np
+
     dtype, shape, content = msgspec.msgpack.decode(data, type=tuple[str, tuple[int, ...], bytes])
     return np.frombuffer(content, dtype).reshape(shape)
 

@@ -34,7 +34,7 @@ class Recorder:
         self._first = 0  # number of the oldest step that is still here, counted from the first that came
         self._num_bytes = 0
         # number of a step -> the KV cache before it; the oldest step that is still here always has one
-        self._kv_before: dict[int, KvDelta | None] = {0: None}
+        self._kv_before: dict[int, KvDelta | None] = {0: header.kv_at_start}
         self._death: str | None = None
 
     @property

@@ -85,8 +85,7 @@ class LlamaCppEngine:
             lora="engine",
             pluggable=("policy", "sampler"),
         )
-        watched = reader or MirroredCells(self.pool)
-        self._watcher = CellWatcher(watched, watched.read())
+        self._watcher = CellWatcher(reader or MirroredCells(self.pool))
 
     def _header(self, config: EngineConfig) -> Header:
         context = self.context

@@ -73,7 +73,7 @@ def test_the_mirror_and_the_public_state_agree_with_the_raw_cells_in_every_step(
         num_preempted += len(step.preempted)
         state = state or state_for(step.kv)
         assert state.apply(step.kv) == []
-        raw, mirror = tight._watcher._before, MirroredCells(tight.pool).read()
+        raw, mirror = tight._watcher.reader.read(), MirroredCells(tight.pool).read()
         assert np.array_equal(raw.position, mirror.position) and np.array_equal(raw.seats, mirror.seats)
         assert raw.head == mirror.head
         assert agrees_with_public_state(MirroredCells(tight.pool), tight.context.pointer, tight.context.num_seats)

@@ -85,6 +85,7 @@ class LlamaCppEngine:
             lora="engine",
             pluggable=("policy", "sampler"),
         )
+        self._seats_changed = False  # since the last step was recorded
         self._watcher = CellWatcher(reader or MirroredCells(self.pool))
 
     def _header(self, config: EngineConfig) -> Header:
@@ -142,6 +143,7 @@ class LlamaCppEngine:
         if not 0 < len(token_ids) <= self.context.token_budget:
             raise RequestError(f"logits() takes 1 to {self.context.token_budget} tokens, got {len(token_ids)}.")
         self.pool.clear()
+        self._seats_changed = True
         return self.context.logits_of(token_ids)
 
     def memory_bytes(self) -> dict[str, int]:
@@ -233,7 +235,7 @@ class LlamaCppEngine:
 
     def _fill_batch(self, plan: StepPlan) -> dict[str, int]:
         """The batch of a plan, on a cache that is where the pool is. request_id -> row of the logits it samples."""
-        self.context.repeat(self.pool.take_operations())
+        self._repeat_operations()
         self.context.batch.clear()
         rows = {}
         for share in plan.shares:
@@ -287,12 +289,19 @@ class LlamaCppEngine:
         self._ended[request_id] = reason
 
     def _cell_delta(self, plan: StepPlan) -> Any:
-        self.context.repeat(self.pool.take_operations())
+        self._repeat_operations()
         computed = {
             share.seq.request_id: range(share.num_computed_tokens, share.num_computed_tokens + share.num_tokens)
             for share in plan.shares
         }
-        return self._watcher.delta(self.pool.seats(), computed)
+        only_written, self._seats_changed = not self._seats_changed, False
+        return self._watcher.delta(self.pool.seats(), computed, only_written=only_written)
+
+    def _repeat_operations(self) -> None:
+        """Bring the real cache to where the pool is."""
+        operations = self.pool.take_operations()
+        self.context.repeat(operations)
+        self._seats_changed |= bool(operations)
 
     def close(self) -> None:
         for generation in self._generations.values():

@@ -142,17 +142,21 @@ class CellWatcher:
         self._before = reader.read().copy()
         self._owner: dict[int, str] = {}  # seat -> request, as of the last step
 
-    def delta(self, seats: Mapping[int, str], computed: Mapping[str, range]) -> CellDelta:
+    def delta(self, seats: Mapping[int, str], computed: Mapping[str, range], *, only_written: bool) -> CellDelta:
         """The change since the last call.
 
         `seats`: which request sits on which seat now. `computed`: the positions that each request wrote in this step;
         only they tell a cell that was freed and written again from one whose KV went to another request as it is.
+        `only_written`: no seat was shared or cut since, so a cell without a new position has its old seats; reading
+        all of them would cost more than everything else here.
         """
         before, now = self._before, self.reader.read()
         written: dict[str, list[tuple[int, int]]] = {}
         shared: dict[str, list[int]] = {}
         freed: dict[str, list[int]] = {}
-        changed = self._changed(now, {seat for seat, who in self._owner.items() if seats.get(seat) != who})
+        changed = (
+            np.flatnonzero(before.position != now.position).tolist() if only_written else self._changed(now, seats)
+        )
         for cell in changed:
             old, new = self._holders(before, cell, self._owner), self._holders(now, cell, seats)
             fresh = any(int(now.position[cell]) in computed.get(who, ()) for who in new)
@@ -177,14 +181,14 @@ class CellWatcher:
             head=now.head,
         )
 
-    def _changed(self, now: Cells, moved_seats: set[int]) -> list[int]:
+    def _changed(self, now: Cells, seats: Mapping[int, str]) -> list[int]:
         before = self._before
-        words = before.seats.shape[1]
         changed = {*np.flatnonzero(before.position != now.position).tolist()}
-        changed.update((np.flatnonzero(before.seats != now.seats) // words).tolist())
-        for seat in moved_seats:  # the same bit may stand for another request now
-            mask = np.uint64(1 << (seat & 63))
-            changed.update(np.flatnonzero((before.seats[:, seat >> 6] | now.seats[:, seat >> 6]) & mask).tolist())
+        changed.update((np.flatnonzero(before.seats != now.seats) // now.seats.shape[1]).tolist())
+        for seat, who in self._owner.items():
+            if seats.get(seat) != who:  # the same bit stands for another request now
+                mask = np.uint64(1 << (seat & 63))
+                changed.update(np.flatnonzero((before.seats[:, seat >> 6] | now.seats[:, seat >> 6]) & mask).tolist())
         return sorted(changed)
 
     @staticmethod

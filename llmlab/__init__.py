@@ -16,8 +16,11 @@ __version__ = "0.1.0"
 # public name -> the module that has it, and what it is called there (a whole module: no colon)
 _EXPORTS = {
     "load": "llmlab.engines.loading:load",
-    "ps": "llmlab.engines.loading:ps",
-    "unload": "llmlab.engines.loading:unload",
+    "current": "llmlab.engines.registry:current",
+    "handles": "llmlab.engines.registry:handles",
+    "ps": "llmlab.engines.registry:ps",
+    "unload": "llmlab.engines.registry:unload",
+    "use": "llmlab.engines.registry:use",
     "Trace": "llmlab.trace:Trace",
     "models": "llmlab.models",
     "metrics": "llmlab.metrics",

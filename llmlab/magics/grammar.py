@@ -1,0 +1,161 @@
+"""The verbs of %llm and their flags: the one table that parsing, help and Tab read.
+
+This file must not know what a verb does: each names its action by "module:function" below llmlab.magics.verbs.
+"""
+
+from __future__ import annotations
+
+from llmlab.magics.defaults import FORMATS
+from llmlab.magics.parsing import Argument, Option, Verb, escapes, number, pair, variable, whole
+
+_HELP = Option(("-h", "--help"), "what this verb does, and its flags")
+_SHOW_CODE = Option(("--show-code",), "print the Python call behind this line instead of making it")
+_COMMON = (_SHOW_CODE, _HELP)
+
+_SAMPLING = (
+    Option(("-s", "--system"), "system message, or @name for the text in a variable", "SYSTEM|@var"),
+    Option(("-t", "--temperature"), "0 = always the most likely token", "TEMP", number),
+    Option(("-p", "--top-p"), "keep the most likely tokens up to this mass", "TOP_P", number),
+    Option(("-k", "--top-k"), "keep this many most likely tokens; 0 = all", "TOP_K", whole),
+    Option(("--min-p",), "drop tokens less likely than this share of the best", "MIN_P", number),
+    Option(("-n", "--max-tokens"), "the longest answer, in tokens", "MAX_TOKENS", whole),
+    Option(("--seed",), "same seed, same answer", "N", whole),
+    Option(
+        ("--stop",), r"end the answer before this text (\n = line break); may be repeated", "S", escapes, repeat=True
+    ),
+    Option(("--logprobs",), "also the K most likely tokens at each place", "K", whole),
+    Option(
+        ("--schema",),
+        "answer in JSON that follows the JSON schema (a dict) in this variable",
+        "VAR",
+        variable,
+        live="variable",
+    ),
+    Option(("--raw-prompt",), "send the text as it is, without the chat template"),
+    Option(("--timeout",), "stop after this many seconds and keep what came", "S", number),
+)
+_RESULT = (
+    Option(("-o", "--out"), "also assign the result to this variable", "VAR", variable, live="variable"),
+    Option(("-q", "--quiet"), "show nothing"),
+    Option(("--no-expand",), "leave {names} in the prompt as they are"),
+    Option(("--strict",), "a {name} that is no variable is an error"),
+)
+_ASK = (
+    *_SAMPLING[:8],
+    Option(("-f", "--format"), "how the answer is shown", "FORMAT", choices=FORMATS),
+    *_RESULT,
+    Option(("--no-stream",), "show the answer when it is complete"),
+    Option(("-c", "--chat"), "go on with the conversation"),
+    Option(("--reset",), "forget the conversation first"),
+    *_SAMPLING[8:],
+    Option(("--show-prompt",), "print the exact text and token ids that were sent"),
+    *_COMMON,
+)
+_NAME = Argument("NAME", "the name of a loaded engine (`%llm ps`)", required=False, live="handle")
+
+PROMPT = Verb(
+    "", "Ask the current engine; anything that is not a verb is a prompt.", "asking:ask",
+    options=_ASK, free_text=True, title="%llm PROMPT",
+)  # fmt: skip
+CELL = Verb(
+    "", "Ask the engine NAME, or the current one; the prompt is the cell below.", "asking:ask",
+    (_NAME,), _ASK, form="cell", title="%%llm [NAME]",
+)  # fmt: skip
+STATUS = Verb("", "Engines, memory, defaults, and what to type next.", "status:status", options=_COMMON, title="%llm")
+
+_TABLE = (
+    Verb(
+        "load", "Load MODEL in an engine, in a process of its own.", "engines:load",
+        (Argument("MODEL", "an embedded model, a folder, a .gguf file, a Hub repo; or a trace file", live="model"),),
+        (
+            Option(("-e", "--engine"), "the engine; auto = the first that runs here", "ENGINE", live="engine"),
+            Option(("--as",), "the name to use it by", "NAME"),
+            Option(("-q", "--quant"), "how the weights are stored: F16, Q8_0, Q4_1, ...", "QUANT", live="quant"),
+            Option(("--dtype",), "the type the engine computes in", "D"),
+            Option(("--ctx",), "the longest sequence, prompt and answer, in tokens", "N", whole),
+            Option(("--seqs",), "how many requests may run at once", "N", whole),
+            Option(("--kv-tokens",), "room of the KV cache, in tokens", "N", whole),
+            Option(("--step-tokens",), "token budget of one step", "N", whole),
+            Option(("--block-size",), "tokens in a KV block (engines with blocks)", "N", whole),
+            Option(("--lora",), "a LoRA adapter to apply", "PATH"),
+            Option(("--seed",), "of requests that give none", "N", whole),
+            Option(("--opt",), "options of the engine itself", "k=v", pair, pairs=True),
+            Option(("--dry-run",), "say whether it fits in memory, and load nothing"),
+            *_COMMON,
+        ),
+        title="%llm load MODEL",
+    ),
+    Verb("ps", "The loaded engines.", "engines:ps", options=_COMMON, title="%llm ps"),
+    Verb(
+        "use", "Make NAME the engine that answers.", "engines:use",
+        (Argument("NAME", "the name of a loaded engine (`%llm ps`)", live="handle"),), _COMMON, title="%llm use NAME",
+    ),
+    Verb(
+        "unload", "End an engine and give its memory back.", "engines:unload",
+        (_NAME,), (Option(("--all",), "end all of them"), *_COMMON), title="%llm unload [NAME]",
+    ),
+    Verb(
+        "logs", "What the engine itself printed.", "engines:logs",
+        (_NAME,), (Option(("-n", "--lines"), "how many of the last lines", "N", whole), *_COMMON),
+        title="%llm logs [NAME]",
+    ),
+    Verb(
+        "models", "The models known by name, and which forms of them are made.", "engines:models",
+        options=_COMMON, title="%llm models",
+    ),
+    Verb(
+        "doctor", "What this machine can run, and what to type for the rest.", "engines:doctor",
+        options=_COMMON, title="%llm doctor",
+    ),
+    Verb(
+        "batch", "Many prompts at once, one a line (`---` between longer ones).", "batch:batch",
+        (_NAME,),
+        (
+            Option(("--rate",), "requests a second, arriving at random (Poisson)", "R", number),
+            Option(("--burst",), "all arrive at once (the default)"),
+            Option(("--file",), "read the prompts from a .txt, .jsonl or .csv file", "FILE", live="file"),
+            Option(("--var",), "take the prompts from a list in this variable", "VAR", variable, live="variable"),
+            *_SAMPLING, *_RESULT, *_COMMON,
+        ),
+        form="both", title="%%llm batch [NAME]",
+    ),
+    Verb(
+        "mem", "Memory of the engine: its process, weights, KV cache; or KV use of a RUN.", "status:mem",
+        (Argument("RUN", "a variable that holds a run", required=False, live="variable"),), _COMMON,
+        title="%llm mem [RUN]",
+    ),
+    Verb("pause", "Hold the engine after its current step.", "driving:pause", options=_COMMON, title="%llm pause"),
+    Verb(
+        "step", "Let a paused engine take N steps (1).", "driving:step",
+        (Argument("N", "how many steps", required=False, convert=whole),), _COMMON, title="%llm step [N]",
+    ),
+    Verb("resume", "Let the engine run freely again.", "driving:resume", options=_COMMON, title="%llm resume"),
+    Verb(
+        "slow", "Slow motion: SECONDS between steps; 0 = full speed.", "driving:slow",
+        (Argument("SECONDS", "seconds between steps", convert=number),), _COMMON, title="%llm slow SECONDS",
+    ),
+    Verb(
+        "trace save", "Write what the engine did to FILE (.jsonl, .jsonl.gz).", "traces:save",
+        (Argument("FILE", "where to write", live="file"),), _COMMON, title="%llm trace save FILE",
+    ),
+    Verb(
+        "trace load", "Read a trace; it is the value of the line.", "traces:load",
+        (Argument("FILE", "a trace file", live="file"),), _COMMON, title="%llm trace load FILE",
+    ),
+    Verb(
+        "trace replay", "Load a recorded trace as an engine that answers as it did.", "traces:replay",
+        (Argument("FILE", "a trace file", live="file"),),
+        (
+            Option(("--speed",), "1 = as fast as it was, 2 = twice as fast, 0 = no waiting", "X", number),
+            Option(("--as",), "the name to use it by", "NAME"),
+            *_COMMON,
+        ),
+        title="%llm trace replay FILE",
+    ),
+    Verb(
+        "help", "This table, or the flags of one verb.", "status:help",
+        (Argument("VERB", "a verb, or `prompt`", required=False, live="verb"),), _COMMON, title="%llm help [VERB]",
+    ),
+)  # fmt: skip
+VERBS = {verb.name: verb for verb in _TABLE}
+FIRST_WORDS = tuple(dict.fromkeys(name.split()[0] for name in VERBS))

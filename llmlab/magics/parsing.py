@@ -1,0 +1,285 @@
+"""From a typed line to values: words, flags, one-line errors. The flags themselves are in grammar.py.
+
+This file must not know any verb, engine or notebook.
+"""
+
+from __future__ import annotations
+
+import difflib
+import re
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass
+from types import SimpleNamespace
+from typing import Any
+
+from IPython.core.error import UsageError
+
+# What a prompt line may not hold unless it is a flag of ours: -x, --word, --word=value. "-5", "->" and "-la" are text.
+_FLAG = re.compile(r"(-[A-Za-z]|--[A-Za-z][\w-]*)(?:=(.*))?", re.DOTALL)
+_ATTACHED = re.compile(r"(-[A-Za-z])(\d[\d.]*)")
+_WORD = re.compile(r"""(?:--[\w-]+=)?(?:"(?:\\.|[^"\\])*"|'[^']*')(?=\s|$)|\S+""")
+
+
+@dataclass(frozen=True, slots=True)
+class Option:
+    """A flag. Without a metavar it is a switch; `live` names the things that Tab offers as its value."""
+
+    names: tuple[str, ...]
+    help: str
+    metavar: str = ""
+    convert: Callable[[str], Any] = str
+    choices: tuple[str, ...] = ()
+    live: str = ""
+    # May be given again; the values make a list.
+    repeat: bool = False
+    # Takes all the words key=value that follow it; they make a dict.
+    pairs: bool = False
+
+    @property
+    def dest(self) -> str:
+        return self.names[-1].lstrip("-").replace("-", "_")
+
+    @property
+    def usage(self) -> str:
+        value = self.metavar or ""
+        return " ".join([self.names[0], *([value] if value else []), *(["..."] if self.pairs else [])])
+
+
+@dataclass(frozen=True, slots=True)
+class Argument:
+    """A word without a flag."""
+
+    name: str
+    help: str
+    required: bool = True
+    convert: Callable[[str], Any] = str
+    live: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Verb:
+    """What can stand after %llm, and where its action is: "module:function" below llmlab.magics.verbs."""
+
+    name: str
+    help: str
+    action: str
+    arguments: tuple[Argument, ...] = ()
+    options: tuple[Option, ...] = ()
+    # The words that are no flags are one text, kept as it was typed.
+    free_text: bool = False
+    # Where it may be typed: "line" (%llm), "cell" (%%llm) or "both".
+    form: str = "line"
+    title: str = ""
+
+    @property
+    def usage(self) -> str:
+        """`%llm load MODEL [-e ENGINE] ...` on one line."""
+        return " ".join([self.title, *(f"[{option.usage}]" for option in self.options)])
+
+    def option(self, name: str) -> Option | None:
+        return next((option for option in self.options if name in option.names), None)
+
+
+@dataclass(frozen=True, slots=True)
+class Word:
+    text: str
+    start: int
+    end: int
+    # "..." or '...' around all of it, or around the value of --flag="..."
+    quoted: bool
+
+
+def words(line: str) -> Iterator[Word]:
+    """Words with their place. Quotes hold a word together only from its start to its end: it's, "half are plain text.
+
+    >>> [word.text for word in words('''What's -s "be brief" up''')]
+    ["What's", '-s', 'be brief', 'up']
+    """
+    for match in _WORD.finditer(line):
+        flag, quote, rest = re.fullmatch(r"""(--[\w-]+=)?(["']?)(.*)""", match[0], re.DOTALL).groups()  # type: ignore[union-attr]
+        quoted = bool(quote) and len(rest) >= 1 and rest.endswith(quote)
+        text = rest[:-1] if quoted else quote + rest
+        if quoted and quote == '"':
+            text = re.sub(r'\\(["\\])', r"\1", text)
+        yield Word((flag or "") + text, match.start(), match.end(), quoted)
+
+
+def parse(verb: Verb, line: str, expand: Callable[[str], str] = str) -> SimpleNamespace:
+    """The values of a line of `verb`: one attribute each, None where nothing was given, and `text` of a free_text verb.
+
+    `expand` replaces {names} in every value, after the line was cut into words: no value can become a flag.
+
+    Raises: UsageError, one line with the nearest flag.
+    """
+    values: dict[str, Any] = {option.dest: None if option.metavar else False for option in verb.options}
+    plain: list[Word] = []
+    todo = list(words(line))
+    while todo:
+        word = todo.pop(0)
+        if word.text == "--":
+            plain += [Word(line[word.end :].strip(), word.end, len(line), False)] if verb.free_text else todo
+            break
+        flag = None if word.quoted and not word.text.startswith("--") else _flag(verb, word.text)
+        if flag is None:
+            plain.append(word)
+        else:
+            _take(verb, *flag, todo, values, expand)
+    if verb.free_text:
+        values["text"] = _text(line, plain)
+    else:
+        values |= _arguments(verb, line, [expand(word.text) for word in plain])
+    return SimpleNamespace(**values)
+
+
+def _flag(verb: Verb, text: str) -> tuple[Option, str | None] | None:
+    """The option that a word names, and the value attached to it (--name=value, -n64)."""
+    match = _ATTACHED.fullmatch(text)
+    if match and (option := verb.option(match[1])) and option.metavar:
+        return option, match[2]
+    match = _FLAG.fullmatch(text)
+    if match is None:
+        if verb.free_text or not text.startswith("-") or re.fullmatch(r"-[\d.].*|-", text):
+            return None
+        raise unknown_flag(verb, text)
+    option = verb.option(match[1])
+    if option is None:
+        raise unknown_flag(verb, match[1])
+    return option, match[2]
+
+
+def _take(
+    verb: Verb,
+    option: Option,
+    attached: str | None,
+    todo: list[Word],
+    values: dict[str, Any],
+    expand: Callable[[str], str],
+) -> None:
+    """Store the value of an option, from the words that follow it."""
+    if not option.metavar:
+        if attached is not None:
+            raise UsageError(f"{option.names[0]} takes no value, and got {attached!r}. Type {option.names[0]} alone.")
+        values[option.dest] = True
+        return
+    if attached is not None:
+        taken = [attached]
+    elif option.pairs:
+        taken = []
+        while todo and "=" in todo[0].text and not todo[0].text.startswith("-"):
+            taken.append(todo.pop(0).text)
+    else:
+        taken = [todo.pop(0).text] if todo and todo[0].text != "--" else []
+    if not taken:
+        raise UsageError(f"{option.names[0]} needs a value: {option.usage} ({option.help}).{_as_text(verb)}")
+    got = [_convert(verb, option, expand(text)) for text in taken]
+    if option.pairs:
+        values[option.dest] = {**(values[option.dest] or {}), **dict(got)}
+    elif option.repeat:
+        values[option.dest] = [*(values[option.dest] or []), *got]
+    else:
+        values[option.dest] = got[0]
+
+
+def _convert(verb: Verb, option: Option | Argument, text: str) -> Any:
+    name = option.names[0] if isinstance(option, Option) else option.name
+    choices = option.choices if isinstance(option, Option) else ()
+    if choices and text not in choices:
+        raise UsageError(f"{name} takes {', '.join(choices)}, and got {text!r}.{did_you_mean(text, choices)}")
+    try:
+        return option.convert(text)
+    except ValueError as error:
+        raise UsageError(f"{name} takes {error}, and got {text!r}.{_as_text(verb)}") from None
+
+
+def _arguments(verb: Verb, line: str, given: list[str]) -> dict[str, Any]:
+    missing = [argument for argument in verb.arguments if argument.required][len(given) :]
+    if missing:
+        raise UsageError(f"{verb.title} needs {missing[0].name}: {missing[0].help}. `{help_line(verb)}` shows more.")
+    if len(given) > len(verb.arguments):
+        extra = given[len(verb.arguments)]
+        hint = f" To send the line as a prompt: `%llm -- {verb.name} {line}`" if verb.form != "cell" else ""
+        raise UsageError(f"{verb.title}: {extra!r} is one word too many.{hint}")
+    found = {argument.name.lower(): None for argument in verb.arguments}
+    return found | {a.name.lower(): _convert(verb, a, text) for a, text in zip(verb.arguments, given, strict=False)}
+
+
+def _text(line: str, plain: list[Word]) -> str:
+    """What was typed between the flags. Quotes around all of it are not part of it."""
+    if len(plain) == 1 and plain[0].quoted:
+        return plain[0].text
+    runs: list[list[int]] = []
+    for word in plain:
+        if runs and not line[runs[-1][1] : word.start].strip():
+            runs[-1][1] = word.end
+        else:
+            runs.append([word.start, word.end])
+    return " ".join(line[start:end].strip() for start, end in runs)
+
+
+def unknown_flag(verb: Verb, flag: str) -> UsageError:
+    known = [name for option in verb.options for name in option.names]
+    shown = did_you_mean(flag, known) or f" `{help_line(verb)}` lists its flags."
+    return UsageError(f"{verb.title.split(' [')[0]} has no flag {flag!r}.{shown}{_as_text(verb)}")
+
+
+def did_you_mean(name: str, known: Iterable[str]) -> str:
+    """A sentence with the nearest known name, or nothing.
+
+    >>> did_you_mean("--max-token", ["--max-tokens", "-n"])
+    ' Did you mean --max-tokens?'
+    """
+    near = difflib.get_close_matches(name, list(known), n=1)
+    return f" Did you mean {near[0]}?" if near else ""
+
+
+def help_line(verb: Verb) -> str:
+    return f"%llm help {verb.name or 'prompt'}"
+
+
+def _as_text(verb: Verb) -> str:
+    return " What follows `--` is sent as it is: `%llm -- your prompt`." if verb.free_text else ""
+
+
+# ---- conversions: the message of a ValueError says what the flag takes
+
+
+def whole(text: str) -> int:
+    try:
+        return int(text.replace("_", ""))
+    except ValueError:
+        raise ValueError("a whole number") from None
+
+
+def number(text: str) -> float:
+    try:
+        return float(text)
+    except ValueError:
+        raise ValueError("a number") from None
+
+
+def variable(text: str) -> str:
+    if not text.isidentifier():
+        raise ValueError("the name of a variable")
+    return text
+
+
+def escapes(text: str) -> str:
+    r"""Text in which \n and \t stand for a line break and a tab."""
+    return text.replace("\\n", "\n").replace("\\t", "\t")
+
+
+def pair(text: str) -> tuple[str, Any]:
+    """key=value; the value as a Python literal when it is one.
+
+    >>> pair("flash_attn=False"), pair("mode=fast")
+    (('flash_attn', False), ('mode', 'fast'))
+    """
+    from ast import literal_eval
+
+    key, equals, value = text.partition("=")
+    if not (equals and key.isidentifier()):
+        raise ValueError("key=value")
+    try:
+        return key, literal_eval(value)
+    except (ValueError, SyntaxError):
+        return key, value

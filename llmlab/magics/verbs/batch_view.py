@@ -1,0 +1,127 @@
+"""How a batch looks: a line per request while it runs, a table with its figures at the end.
+
+This file must not know engines: it reads a Run.
+"""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any, Literal
+
+from llmlab.cards import Card, seconds_text
+from llmlab.magics.stream_display import LiveScreen, Mode
+from llmlab.metrics import throughput_tps
+
+if TYPE_CHECKING:
+    from llmlab.engines.result import Result
+    from llmlab.engines.run import Run
+
+MAX_ROWS = 40
+_PROMPT_CHARS, _ANSWER_CHARS = 32, 64
+_COLUMNS = ("#", "prompt", "answer", "tokens", "TTFT", "tok/s", "end")
+
+
+class BatchScreen:
+    """Where a batch is shown: one live area, printed lines as requests end, or nowhere."""
+
+    def __init__(self, prompts: Sequence[Any], mode: Mode | Literal["quiet"]) -> None:
+        self._prompts, self._mode = [_prompt_text(prompt) for prompt in prompts], mode
+        self._live = LiveScreen()
+        self._printed: set[int] = set()
+
+    def show(self, run: Run) -> None:
+        if self._mode == "live":
+            self._live.show("", lambda: _bundle(card(run, self._prompts)))
+        elif self._mode == "append":
+            self._print_ended(run)
+
+    def finish(self, run: Run) -> None:
+        if self._mode == "live":
+            self._live.finish("", _bundle(card(run, self._prompts)), "")
+        elif self._mode == "append":
+            self._print_ended(run)
+            print(summary(run))
+
+    def _print_ended(self, run: Run) -> None:
+        for index, result in enumerate(run.results):
+            if result.finish_reason is not None and index not in self._printed:
+                self._printed.add(index)
+                row = _row(index, self._prompts[index], result)
+                print(f"{row[0]}. {row[1]} -> {row[2]} [{row[3]} tokens, TTFT {row[4]}, {row[5]} tok/s, {row[6]}]")
+                sys.stdout.flush()
+
+
+def card(run: Run, prompts: Sequence[str] = ()) -> Card:
+    """The requests of a run with their figures; of many, those that run now first."""
+    results = list(enumerate(run.results))
+    shown = results if len(results) <= MAX_ROWS else sorted(results, key=_rank)[:MAX_ROWS]
+    rows = tuple(_row(i, prompts[i] if prompts else _asked(result), result) for i, result in sorted(shown, key=_index))
+    more = (f"{len(results) - len(rows)} more are not shown.",) if len(rows) < len(results) else ()
+    return Card("", _COLUMNS, rows, (*more, summary(run)))
+
+
+def summary(run: Run) -> str:
+    """One sentence: how many ended, and how fast they were together."""
+    num_tokens = sum(result.num_output_tokens for result in run.results)
+    ended, total = run.progress
+    if not run.done:
+        return f"{ended} of {total} requests ended, {num_tokens} tokens"
+    speed_tps = throughput_tps(run.trace)
+    together = "" if speed_tps is None else f", {speed_tps:.0f} tok/s together"
+    return f"{total} requests, {num_tokens} tokens{together}"
+
+
+def _rank(item: tuple[int, Result]) -> tuple[bool, bool, int]:
+    index, result = item
+    return (result.finish_reason is not None, not result.tokens, index)
+
+
+def _index(item: tuple[int, Result]) -> int:
+    return item[0]
+
+
+def _row(index: int, prompt: str, result: Result) -> tuple[object, ...]:
+    speed = result.tokens_per_s
+    return (
+        index + 1,
+        _head(prompt, _PROMPT_CHARS),
+        _answer(result),
+        result.num_output_tokens,
+        seconds_text(result.ttft_s),
+        None if speed is None else f"{speed:.0f}" if speed >= 10 else f"{speed:.1f}",
+        result.finish_reason or ("running" if result.tokens else "waiting"),
+    )
+
+
+def _answer(result: Result) -> str:
+    """The end of what is being written; the beginning of what is complete, or why there is none."""
+    if result.finish_reason is None:
+        return _tail(result.text, _ANSWER_CHARS)
+    return _head(result.text or result.error or "", _ANSWER_CHARS)
+
+
+def _head(text: str, width: int) -> str:
+    text = " ".join(text.split())
+    return text if len(text) <= width else text[: width - 1] + "…"
+
+
+def _tail(text: str, width: int) -> str:
+    text = " ".join(text.split())
+    return text if len(text) <= width else "…" + text[1 - width :]
+
+
+def _prompt_text(prompt: Any) -> str:
+    if isinstance(prompt, dict):
+        prompt = prompt.get("prompt", "")
+    if isinstance(prompt, list | tuple) and prompt and isinstance(prompt[-1], dict):
+        prompt = prompt[-1].get("content", "")
+    return str(prompt)
+
+
+def _asked(result: Result) -> str:
+    return result.request_id
+
+
+def _bundle(shown: Card) -> dict[str, str]:
+    return {"text/plain": repr(shown), "text/html": shown._repr_html_()}

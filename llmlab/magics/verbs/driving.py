@@ -1,0 +1,43 @@
+"""%llm pause, step, resume, slow: drive the current engine by hand."""
+
+from __future__ import annotations
+
+from llmlab.cards import Card, seconds_text
+from llmlab.magics.line import Line
+from llmlab.magics.verbs.targets import current
+from llmlab.trace import Step
+
+
+def pause(line: Line) -> object:
+    engine = current()
+    line.call("llmlab.current().pause", engine.pause)
+    print(f"{engine.name} is paused. `%llm step` lets it take a step, `%llm resume` lets it run.")
+    return None
+
+
+def step(line: Line) -> object:
+    """The steps that were taken are the value."""
+    steps = line.call("llmlab.current().step", current().step, line.args.n or 1)
+    if not steps:
+        print("Nothing to do: no request waits. Send some with `llmlab.current().batch([...])`, which returns at once.")
+        return line.shown(steps)
+    return line.show(Card("", ("step", "requests", "tokens", "took"), tuple(_row(step) for step in steps)), steps)
+
+
+def resume(line: Line) -> object:
+    engine = current()
+    line.call("llmlab.current().resume", engine.resume)
+    print(f"{engine.name} runs.")
+    return None
+
+
+def slow(line: Line) -> object:
+    engine, seconds = current(), line.args.seconds
+    line.call("llmlab.current().slow", engine.slow, seconds)
+    print(f"{engine.name} waits {seconds:g} s between steps." if seconds else f"{engine.name} runs at full speed.")
+    return None
+
+
+def _row(step: Step) -> tuple[object, ...]:
+    shares = ", ".join(f"{share.request_id} {share.phase} {share.num_tokens}" for share in step.scheduled)
+    return step.step, shares or "–", step.num_scheduled_tokens, seconds_text(step.forward_s)

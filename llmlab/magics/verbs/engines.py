@@ -1,0 +1,124 @@
+"""%llm load, ps, use, unload, logs, models, doctor: which engines there are."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import llmlab
+from llmlab.cards import Card, bytes_text, seconds_text
+from llmlab.magics.line import Line
+from llmlab.magics.verbs.targets import current, loaded
+
+if TYPE_CHECKING:
+    from llmlab.engines.handle import EngineHandle, Unloaded
+    from llmlab.engines.registry import EngineStatus
+
+LOG_LINES = 40
+
+
+def load(line: Line) -> object:
+    """The handle is the value; with --dry-run, what it would take. Running the cell again replaces its own engine."""
+    args = line.args
+    wanted = {
+        "engine": args.engine, "name": getattr(args, "as"), "quant": args.quant, "dtype": args.dtype, "ctx": args.ctx,
+        "seqs": args.seqs, "kv_tokens": args.kv_tokens, "step_tokens": args.step_tokens, "block_size": args.block_size,
+        "lora": args.lora, "seed": args.seed, "options": args.opt, "dry_run": args.dry_run or None,
+    }  # fmt: skip
+    if args.dry_run or args.show_code:
+        return line.show(line.call("llmlab.load", llmlab.load, args.model, **wanted))
+    return load_own(line, args.model, wanted)
+
+
+def load_own(line: Line, model: str, wanted: dict[str, Any]) -> object:
+    """Load, after the engine that this very line of this cell loaded when it ran before was unloaded."""
+    cell, asked = line.lab.cells.next(), (model, repr(wanted))
+    before = line.lab.loads.get(cell)
+    if before is not None and before[0] == asked and not before[1].is_unloaded:
+        before[1].unload()
+    handle = line.call("llmlab.load", llmlab.load, model, **wanted)
+    line.lab.loads[cell] = (asked, handle)
+    return line.show(loaded_card(handle), handle)
+
+
+def loaded_card(handle: EngineHandle) -> Card:
+    header = handle.header
+    room = [f"{header.max_model_len} tokens a sequence"] if header.max_model_len else []
+    room += [f"{header.max_num_seqs} at once"] if header.max_num_seqs else []
+    room += [f"KV cache of {header.num_cells} cells"] if header.num_cells else []
+    room += [f"KV cache of {header.num_blocks} blocks"] if header.num_blocks else []
+    rows = (
+        ("model", " ".join(filter(None, [header.model or handle.model, header.quant]))),
+        ("engine", f"{header.engine} {header.engine_version}".strip() + f", process {handle.pid}"),
+        ("room", ", ".join(room) or None),
+        ("loaded in", seconds_text(handle.load_s)),
+    )
+    return Card(f"{handle.name} is loaded", (), rows, handle.notes)
+
+
+def ps(line: Line) -> object:
+    return line.show(engines_card(line.call("llmlab.ps", llmlab.ps)))
+
+
+def engines_card(engines: list[EngineStatus]) -> Card:
+    if not engines:
+        return Card("No engine is loaded", (), (), ("Type `%llm load smollm2-135m`.",))
+    columns = ("", "name", "model", "engine", "state", "requests", "process memory")
+    return Card("", columns, tuple(_engine_row(engine) for engine in engines))
+
+
+def _engine_row(engine: EngineStatus) -> tuple[object, ...]:
+    state = "ended" if not engine.alive else "runs" if engine.num_open_requests else "idle"
+    return (
+        "→" if engine.is_current else "",
+        engine.name,
+        " ".join(filter(None, [engine.model, engine.quant])),
+        engine.engine,
+        state,
+        engine.num_open_requests,
+        bytes_text(engine.rss_bytes),
+    )
+
+
+def use(line: Line) -> object:
+    """The handle is the value."""
+    handle = line.call("llmlab.use", llmlab.use, line.args.name)
+    print(f"{handle.name} answers from here on.")
+    return line.shown(handle)
+
+
+def unload(line: Line) -> object:
+    """What was given back is the value."""
+    args = line.args
+    unloaded = line.call("llmlab.unload", llmlab.unload, *([args.name] if args.name else []), all=args.all or None)
+    return line.show(unloaded_card(unloaded), unloaded)
+
+
+def unloaded_card(unloaded: list[Unloaded]) -> Card:
+    if not unloaded:
+        return Card("No engine was loaded")
+    columns = ("unloaded", "process before", "process after", "free here before", "free here after", "took")
+    return Card("", columns, tuple(map(_unloaded_row, unloaded)))
+
+
+def _unloaded_row(one: Unloaded) -> tuple[object, ...]:
+    sizes = (one.rss_before_bytes, one.rss_after_bytes, one.available_before_bytes, one.available_after_bytes)
+    return (one.name, *map(bytes_text, sizes), seconds_text(one.ended_in_s))
+
+
+def logs(line: Line) -> object:
+    name = line.args.name
+    handle, code = (loaded(name), f"llmlab.handles()[{name!r}]") if name else (current(), "llmlab.current()")
+    text = line.call(f"{code}.logs", handle.logs, line.args.lines or LOG_LINES)
+    print(text or f"{handle.name} has printed nothing.")
+    return None
+
+
+def models(line: Line) -> object:
+    known = line.call("llmlab.models.known", llmlab.models.known)
+    rows = tuple((m.name, m.where, bytes_text(m.size_bytes), ", ".join(m.quants) or None) for m in known)
+    notes = ("Also: a model folder, a .gguf file, a Hub repo id. `-q` makes another quant, once.",)
+    return line.show(Card("", ("model", "from", "size", "GGUF made"), rows, notes))
+
+
+def doctor(line: Line) -> object:
+    return line.show(line.call("llmlab.doctor", llmlab.doctor))

@@ -54,6 +54,7 @@ def test_the_times_of_a_request_come_from_its_record_and_the_steps():
     assert metrics.itl_s(times["b"]) == (2.0,)
     assert metrics.tpot_s(times["a"]) == 1.5  # (4 - 1) / 2
     assert metrics.e2e_s(times["a"]) == 4.0
+    assert metrics.queue_s(times["a"]) == 0.0  # step 0 ends at 1 and took 1 s
     assert metrics.queue_s(times["b"]) == 0.5  # step 1 ends at 2 and took 1 s
 
 
@@ -142,6 +143,15 @@ def test_in_a_trace_that_begins_inside_a_run_the_clock_starts_at_its_first_token
     assert metrics.throughput_tps(last) is None
 
 
+def test_a_request_that_ends_with_the_first_token_of_such_a_trace_is_not_counted():
+    trace = two_requests()
+    steps = (replace(trace.step_records[1], finished={"a": "stop"}), trace.step_records[2])
+    rest = Trace(trace.header, trace.request_records[:1], (steps[0],))
+    both = Trace(trace.header, trace.request_records, (steps[0], replace(steps[1], tokens=steps[1].tokens[1:])))
+    assert metrics.request_throughput_rps(rest) is None
+    assert metrics.request_throughput_rps(both) == 0.5  # b alone, in 2 s
+
+
 def test_goodput_counts_who_met_every_limit():
     # a: TTFT 1, TPOT 1.5, end 4; b: TTFT 2, one token; c is stopped
     trace = answers({"a": [1.0, 2.0, 4.0], "b": [2.0], "c": [0.5]}, {"a": "length", "b": "stop", "c": "abort"})
@@ -197,8 +207,10 @@ def test_waste_leaves_out_who_was_preempted_and_who_ended():
 
 
 def test_cells_waste_nothing_in_last_blocks_and_an_unknown_limit_leaves_contiguous_open():
-    step = Step(step=0, t_s=0.0, kv=CellDelta(num_used=1, num_cells=4, num_attended=4))
-    assert metrics.waste(Trace(Header(engine="x"), (), (step,))) == metrics.Waste(0.0, None)
+    trace = two_requests()
+    steps = tuple(replace(s, kv=CellDelta(num_used=1, num_cells=4, num_attended=4)) for s in trace.step_records)
+    assert metrics.waste(Trace(Header(engine="x"), (), steps)) == metrics.Waste(0.0, None)
+    assert metrics.waste(Trace(Header(engine="x"), (), trace.step_records)) == metrics.Waste(None, None)
 
 
 @given(values=st.lists(st.floats(-1e6, 1e6), min_size=1, max_size=20), q=st.floats(0, 100))

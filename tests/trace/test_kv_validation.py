@@ -297,6 +297,34 @@ def test_a_block_of_an_answer_of_one_step_may_be_hit_by_its_own_tokens():
     assert Trace(header, asked, steps).validate() == []
 
 
+@pytest.mark.parametrize(("third", "expected"), [(9, []), (8, ["y hits block 1, which w filled with other tokens"])])
+def test_a_block_that_got_its_hash_in_the_last_step_of_its_request_is_remembered(third: int, expected: list[str]):
+    header = replace(PREEMPTED.header, capabilities=replace(PREEMPTED.header.capabilities, prefix_caching=True))
+    ids = {"w": (9, 9, 9), "y": (9, 9, third, 7, 5)}
+    asked = tuple(Request(request_id=r, arrival_s=0.0, prompt_token_ids=prompt) for r, prompt in ids.items())
+    given_back = hand_written.blocks(3, freed={"w": (1,)}, cached=(1,), ref_counts={1: 0})
+    steps = (
+        step(0, [share("w", "prefill", 3, 0, 3, 0)], blocks_of("w", 1), {"w": 7}),
+        step(1, [share("w", "decode", 1, 3, 3, 1)], given_back, {"w": 7}, finished={"w": "stop"}),
+        step(2, [share("y", "prefill", 1, 4, 5, 0)], blocks_of("y", 1, 0), {"y": 7}, prefix_hits={"y": 4}),
+        step(3, [share("y", "decode", 1, 5, 5, 1)], blocks_back("y", 1, 0), {"y": 7}, finished={"y": "stop"}),
+    )
+    assert [violation.text for violation in Trace(header, asked, steps).validate()] == expected
+
+
+def blocks_of(request_id: str, *ids: int) -> BlockDelta:
+    return hand_written.blocks(3 - len(ids), allocated={request_id: ids}, ref_counts=dict.fromkeys(ids, 1))
+
+
+def blocks_back(request_id: str, *ids: int) -> BlockDelta:
+    return hand_written.blocks(3, freed={request_id: ids}, ref_counts=dict.fromkeys(ids, 0))
+
+
+def test_block_ids_may_count_from_one():
+    trace = blocks(1, allocated={"b": (0, 8)}, ref_counts={0: 2, 8: 1})
+    assert with_kv(trace, 2, freed={"a": (0, 1), "b": (0, 8)}, ref_counts={0: 0, 1: 0, 8: 0}).validate() == []
+
+
 @pytest.mark.parametrize("length", [10**3, 2**53])
 def test_a_run_of_hostile_length_is_cut_at_the_end_of_the_cache(length: int):
     runs = {"a": ((0, 0, length),)}

@@ -63,7 +63,8 @@ def test_cells_have_their_own_counts():
 
 def test_a_row_a_request():
     requests = two_requests().requests.set_index("request_id")
-    b = requests.loc["b"]
+    a, b = requests.loc["a"], requests.loc["b"]
+    assert (a["num_cached_tokens"], a["queue_s"], a["ttft_s"]) == (0, 0.0, 1.0)
     assert (b["arrival_s"], b["num_prompt_tokens"], b["num_output_tokens"], b["num_cached_tokens"]) == (0.5, 5, 2, 4)
     assert (b["queue_s"], b["ttft_s"], b["tpot_s"], b["e2e_s"], b["finish_reason"]) == (0.5, 1.5, 2.0, 3.5, "length")
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 import itertools
 import threading
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 from llmlab import errors
@@ -110,7 +110,7 @@ class Connection:
     def close(self, grace_s: float) -> None:
         """End the engine and the reader. Runs that are open end as interrupted."""
         for run in set(self._runs.values()):
-            run.stop(grace_s=0.0)  # the Close below breaks off its step
+            run.stop()
         self._closed = True
         self._thread.join(2 * POLL_S + LAST_MESSAGES_S)
         self.link.close(grace_s)
@@ -168,9 +168,9 @@ class Connection:
             case wire.Accepted(requests):
                 self._accept(requests)
             case wire.Refused(request_id, text):
-                self._end([request_id], lambda run, _: run.refuse(request_id, text))
+                self._refuse(request_id, text)
             case wire.Failed(request_ids, text, error):
-                self._end(request_ids, lambda run, ids: run.fail(ids, error_of(error, text)))
+                self._fail(request_ids, error_of(error, text))
             case wire.Reply():
                 if event.call_id in self._replies:
                     self._replies[event.call_id] = event
@@ -186,14 +186,19 @@ class Connection:
             if (run := self._runs.get(request.request_id)) is not None:
                 run.accept(request, self.recorder.num_steps)
 
-    def _end(self, request_ids: Sequence[str], how: Callable[[Run, list[str]], None]) -> None:
-        """These requests end other than by a step."""
-        ended: dict[Run, list[str]] = {}
+    def _refuse(self, request_id: str, text: str) -> None:
+        if (run := self._runs.pop(request_id, None)) is not None:
+            run.refuse(request_id, text)
+            run.ring()
+
+    def _fail(self, request_ids: Sequence[str], error: LlmlabError) -> None:
+        """These have ended for the notebook; a step to come says so for the trace."""
+        failed: dict[Run, list[str]] = {}
         for request_id in request_ids:
-            if (run := self._runs.pop(request_id, None)) is not None:
-                ended.setdefault(run, []).append(request_id)
-        for run, ids in ended.items():
-            how(run, ids)
+            if (run := self._runs.get(request_id)) is not None:
+                failed.setdefault(run, []).append(request_id)
+        for run, ids in failed.items():
+            run.fail(ids, error)
             run.ring()
 
     def _watch_stopped(self) -> None:

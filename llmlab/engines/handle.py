@@ -20,6 +20,9 @@ from llmlab.engines.run import Run, Stream
 from llmlab.trace import Capabilities, Header, Step, Trace
 
 CLOSE_GRACE_S = 3.0
+# An engine confirms a stop after the forward pass that runs. One that is paused with other requests, or hangs, never
+# does, and the notebook goes on all the same.
+STOP_S, PAUSED_STOP_S = 2.0, 0.2
 RunT = TypeVar("RunT", bound=Run)
 
 
@@ -143,7 +146,7 @@ class EngineHandle:
         return self._submit(kind, self._prompts.make(prompts, arrivals, **options))
 
     def _submit(self, kind: type[RunT], prompts: list[wire.Prompt]) -> RunT:
-        run = kind(map(entry_of, prompts), self.header, abort=self._connection.abort, trace=self._trace_of)
+        run = kind(map(entry_of, prompts), self.header, abort=self._abort, trace=self._trace_of)
         try:
             self._last = run
             self._connection.submit(run, prompts)
@@ -151,6 +154,13 @@ class EngineHandle:
             run.stop()
             raise
         return run
+
+    def _abort(self, request_ids: Sequence[str]) -> float:
+        """Stop these on the engine; how long to wait until it says that they have ended, in seconds."""
+        self._connection.abort(request_ids)
+        if self.is_unloaded:
+            return 0.0
+        return PAUSED_STOP_S if self.is_paused else STOP_S
 
     # ---- what the engine knows
 

@@ -19,9 +19,6 @@ from llmlab.engines.result import Result, TokenEvent
 from llmlab.errors import EngineDied, LlmlabError, RequestError
 from llmlab.trace import FinishReason, Header, Request, Token, Trace
 
-# Stop waits this long for the engine to confirm. It is one forward pass at most, which is broken off; a paused engine
-# or one that hangs never confirms, and the notebook goes on all the same.
-STOP_GRACE_S = 2.0
 POLL_S = 0.02
 
 
@@ -42,14 +39,17 @@ class Entry:
 
 
 class Run:
-    """Requests that were sent together. Iterate for their tokens as they come, wait() for the results."""
+    """Requests that were sent together. Iterate for their tokens as they come, wait() for the results.
+
+    `abort` tells the engine to stop, and says how many seconds it may take to confirm.
+    """
 
     def __init__(
         self,
         entries: Iterable[Entry],
         header: Header,
         *,
-        abort: Callable[[Sequence[str]], None],
+        abort: Callable[[Sequence[str]], float],
         trace: Callable[[Run], Trace],
     ) -> None:
         self._entries = {entry.request_id: entry for entry in entries}
@@ -127,12 +127,12 @@ class Run:
             raise
         return self._outcome()
 
-    def stop(self, grace_s: float = STOP_GRACE_S) -> None:
+    def stop(self) -> None:
         """End what still runs, on the engine too; what has come stays, with finish_reason "interrupted"."""
         self._stopping = True
         try:
             if unfinished := [e.request_id for e in self._entries.values() if e.finish_reason is None]:
-                self._abort(unfinished)
+                grace_s = self._abort(unfinished)
                 self._bell.wait(lambda: self.done, grace_s)
         finally:
             for entry in self._entries.values():
@@ -177,8 +177,9 @@ class Run:
 
     def finish(self, request_id: str, reason: FinishReason, stopped_by: str | None = None) -> None:
         entry = self._entries[request_id]
-        entry.stopped_by = stopped_by
-        self._end(entry, "interrupted" if self._stopping and reason == "abort" else reason)
+        if entry.finish_reason is None:
+            entry.stopped_by = stopped_by
+            self._end(entry, "interrupted" if self._stopping and reason == "abort" else reason)
 
     def refuse(self, request_id: str, text: str) -> None:
         """The engine cannot serve this one, or was told to stop before it came that far."""
@@ -245,7 +246,7 @@ class Run:
             raise EngineDied(self._died, results)
         if self._failure is not None:
             raise self._failure
-        if self._num_refused == len(results):
+        if results and self._num_refused == len(results):
             raise RequestError(results[0].error or "")
         return results
 

@@ -1,7 +1,7 @@
 """An engine without a model: our scheduler and cell pool, with answers that depend on the prompt alone.
 
-Options: `step_s` (seconds a step takes), `fail_at` (number of a step that raises), `num_cells`, `refuse` (why it does
-not load). A part: `policy`.
+Options: `step_s` and `tokenize_s` (how long they take), `fail_at` (number of a step that raises), `num_cells`, `refuse`
+(why it does not load). A part: `policy`.
 """
 
 from __future__ import annotations
@@ -24,14 +24,15 @@ END = 0  # the token that ends an answer
 
 
 class FakeEngine:
-    """Tokens are code points; each answer spells the prompt's last letters on and on, until max_tokens."""
+    """Tokens are code points; an answer echoes the prompt over and over, until max_tokens."""
 
     name = "fake"
     chat_template: str | None = "{% for m in messages %}<{{ m.role }}>{{ m.content }}{% endfor %}"
     bos_token, eos_token = "", ""
 
     def __init__(self, config: EngineConfig, *, policy: Any = None) -> None:
-        self.options = {"step_s": 0.0, "fail_at": None, "num_cells": 512, "refuse": None} | config.options
+        defaults = {"step_s": 0.0, "tokenize_s": 0.0, "fail_at": None, "num_cells": 512, "refuse": None}
+        self.options = defaults | config.options
         if self.options["refuse"]:
             raise EngineError(self.options["refuse"])
         self.epoch_s = time.monotonic()
@@ -59,6 +60,7 @@ class FakeEngine:
         )
 
     def tokenize(self, text: str) -> list[int]:
+        time.sleep(self.options["tokenize_s"])
         return [ord(c) for c in text]
 
     def pieces(self, token_ids: list[int]) -> list[bytes]:
@@ -190,9 +192,9 @@ class FakeEngine:
 
 
 def answer(prompt: list[int], index: int) -> int:
-    """The token at one place of the answer to a prompt: its last letters, over and over."""
-    end = [i for i in prompt[-12:] if i not in (ord("<"), ord(">"))] or [ord("?")]
-    return end[index % len(end)]
+    """The token at one place of the answer to a prompt: what stands behind its last ">", over and over."""
+    echo = prompt[max((i + 1 for i, token_id in enumerate(prompt) if token_id == ord(">")), default=0) :]
+    return echo[index % len(echo)] if echo else ord("?")
 
 
 def _others_hold(cell: int, name: str, now: dict[str, dict[int, int]]) -> bool:

@@ -1,0 +1,31 @@
+"""Engines for tests, unloaded at the end of each."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any, Protocol
+
+import pytest
+
+from llmlab.engines import registry
+from llmlab.engines.handle import EngineHandle
+from llmlab.engines.loading import load
+
+
+class LoadFake(Protocol):
+    def __call__(self, isolation: str = "inline", **arguments: Any) -> EngineHandle: ...
+
+
+@pytest.fixture
+def load_fake() -> Iterator[LoadFake]:
+    """load() of the fake engine; keyword arguments that load() does not know are options of it."""
+    known = {"name", "ctx", "seqs", "step_tokens", "policy", "seed", "timeout"}
+
+    def load_it(isolation: str = "inline", **arguments: Any) -> EngineHandle:
+        options = {name: arguments.pop(name) for name in list(arguments) if name not in known}
+        handle = load("a-model", "fake_engine:FakeEngine", isolation=isolation, options=options, **arguments)
+        assert isinstance(handle, EngineHandle)
+        return handle
+
+    yield load_it
+    registry.unload(all=True)

@@ -47,6 +47,8 @@ PARTS: dict[type[Record], dict[str, type[Record] | dict[str, type[Record]]]] = {
 }
 
 _ENCODER = msgspec.json.Encoder()
+# A DecodeError is a ValueError in newer versions of msgspec only; a string that is no UTF-8 is one in all.
+_UNREADABLE = (msgspec.MsgspecError, ValueError, RecursionError)
 _DECODERS = {f'{{"{key}":'.encode(): msgspec.json.Decoder(kind) for key, kind in KINDS.items() if kind is not Header}
 _Change = Callable[[dict[str, Any], type[Record]], dict[str, Any]]
 
@@ -66,7 +68,7 @@ def encode(record: Line) -> bytes:
             line = _ENCODER.encode(values)
     except UnicodeEncodeError as error:
         raise TraceError(_half_surrogate(error)) from None
-    except (TypeError, ValueError, RecursionError) as error:
+    except (*_UNREADABLE, TypeError) as error:
         raise TraceError(f"JSON cannot hold it: {error}") from None
     return line
 
@@ -78,7 +80,7 @@ def decode(line: bytes) -> Line:
     """
     for start, decoder in _DECODERS.items():
         if line.startswith(start):
-            with contextlib.suppress(ValueError, RecursionError):
+            with contextlib.suppress(*_UNREADABLE):
                 record = decoder.decode(line)
                 # The same bytes again: no key stood there twice, no unknown key went into a field named extra.
                 if _ENCODER.encode(record) == line:

@@ -21,12 +21,15 @@ from llmlab.engines.links import InlineLink, Link
 from llmlab.engines.registry import current, free_name, handles, ps, register, unload, use
 from llmlab.errors import EngineDied, EngineError, unknown
 from llmlab.models import Fit, check_gguf, fits, get
+from llmlab.models.lora import adapter_gguf
 
 __all__ = ["current", "handles", "load", "ps", "unload", "use"]
 
 Isolation = Literal["host", "inline"]
 # engine -> the package that must be there for it, in the order in which "auto" tries them
 PACKAGES = {"llamacpp": "llama_cpp"}
+# A first load reads all weights once for their fingerprint, 1 s for 135 M; of larger models only who asks for it waits.
+MAX_FINGERPRINTED = 500_000_000
 # How a process ends that uses instructions which its CPU only claims to have.
 CPU_DEATHS = ("SIGSEGV", "SIGILL", "SIGABRT", "SIGBUS")
 AMX_NOTE = (
@@ -129,7 +132,12 @@ def load(  # type: ignore[misc]  # the overloads tell what comes back, not every
         fit.require()
         path = found.gguf(config.quant or "")
         check_gguf(path)
-        config = replace(config, model_path=str(path))
+        config = replace(
+            config,
+            model_path=str(path),
+            fingerprint=found.fingerprint if found.num_params <= MAX_FINGERPRINTED else None,
+            lora=str(adapter_gguf(lora, found)) if lora else None,
+        )
     elif dry_run:
         raise EngineError(f"dry_run weighs a model against free memory; {engine} loads none.")
     config, parts = _with_parts(config, policy=policy, sampler=sampler)

@@ -37,6 +37,8 @@ def adapter_gguf(path: str | os.PathLike[str], model: Model) -> Path:
     if source.suffix == ".gguf":
         _check_adapter(check_gguf(source))
         return source
+    if not source.exists():
+        raise ModelError(f"There is no LoRA adapter {source}. Give the folder that PEFT saved, or a .gguf adapter.")
     folder = source if source.is_dir() else source.parent
     weights = folder / _WEIGHTS if source.is_dir() else source
     for file in (folder / "adapter_config.json", weights):

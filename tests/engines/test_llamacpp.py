@@ -182,7 +182,7 @@ def test_logprobs_are_those_of_the_logits(q4):
     token = trace.step_records[0].tokens[0]
     assert token.logprob == pytest.approx(want[token.token_id], abs=0.05)  # quantized: batches differ a little
     best = np.argsort(-want)[:5]
-    assert [i for i, _, _ in token.top][0] == best[0] and len(token.top) == 5
+    assert token.top[0][0] == best[0] and len(token.top) == 5
     assert [lp for _, lp, _ in token.top] == sorted((lp for _, lp, _ in token.top), reverse=True)
 
 
@@ -250,7 +250,7 @@ def test_a_lora_adapter_of_peft_is_applied_when_it_is_loaded_with_one(tmp_path):
 
 
 def test_a_lora_adapter_that_is_none_is_refused():
-    with pytest.raises(EngineError, match="llama.cpp cannot load the LoRA adapter"):
+    with pytest.raises(EngineError, match=r"llama\.cpp cannot load the LoRA adapter"):
         engine("Q4_1", lora=str(models.get("smollm2-135m").gguf("Q4_1")))
 
 
@@ -288,7 +288,7 @@ def test_an_option_it_does_not_have_is_refused(options, sentence):
 
 
 def test_an_unknown_kv_dtype_is_refused():
-    with pytest.raises(EngineError, match="Unknown KV cache dtype 'f12'. Known: f16, f32, q4_0, q8_0"):
+    with pytest.raises(EngineError, match=r"Unknown KV cache dtype 'f12'\. Known: f16, f32, q4_0, q8_0"):
         engine("Q4_1", dtype="f12")
 
 

@@ -7,11 +7,11 @@ import json
 
 import numpy as np
 import pytest
-from tests.engines.llamacpp_support import engine, request, serve, text, token_ids
 
 from llmlab.engines.base import SamplingParams
 from llmlab.engines.llamacpp_library import lib
 from llmlab.engines.llamacpp_sampling import TokenSampler
+from tests.engines.llamacpp_support import engine, request, serve, text, token_ids
 
 
 @pytest.fixture(scope="module")

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import itertools
+
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -13,7 +15,7 @@ def test_however_the_bytes_are_cut_the_text_is_whole(text, cuts):
     raw = text.encode()
     edges = sorted({0, len(raw), *(c for c in cuts if c < len(raw))})
     decoder = StreamDecoder()
-    pieces = [decoder.push(raw[a:b]) for a, b in zip(edges, edges[1:], strict=False)]
+    pieces = [decoder.push(raw[a:b]) for a, b in itertools.pairwise(edges)]
     assert "".join(pieces) + decoder.flush() == text
 
 

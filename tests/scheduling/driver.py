@@ -56,9 +56,7 @@ def run(
         for name, job in jobs.items():
             if job.arrival_step == step:
                 done.outputs[name] = []
-                scheduler.add(
-                    Sequence(name, list(job.prompt), len(job.prompt), priority=job.priority, salt=job.salt)
-                )
+                scheduler.add(Sequence(name, list(job.prompt), len(job.prompt), priority=job.priority, salt=job.salt))
             if job.abort_step == step and name in scheduler:
                 scheduler.abort(name)
                 done.aborted.append(name)

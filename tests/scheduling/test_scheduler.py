@@ -5,7 +5,6 @@ from __future__ import annotations
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from tests.scheduling.driver import Job, run
 
 from llmlab.errors import PlanRefused
 from llmlab.scheduling.cell_pool import CellPool
@@ -13,6 +12,7 @@ from llmlab.scheduling.contracts import SchedulerState
 from llmlab.scheduling.policies import ChunkedPrefill, Fcfs, StaticBatching
 from llmlab.scheduling.scheduler import Scheduler
 from llmlab.scheduling.sequence import Sequence
+from tests.scheduling.driver import Job, run
 
 POLICIES = [ChunkedPrefill, Fcfs, StaticBatching]
 

@@ -123,7 +123,8 @@ class FakeEngine:
             self.scheduler.commit(plan)
             tokens = [self._sample(share.seq, stopped_by) for share in plan.shares if share.samples]
         finished, self._ended = self._ended, {}
-        kv = self._delta()
+        first_written = {} if broken_off else {s.seq.request_id: s.num_computed_tokens for s in plan.shares}
+        kv = self._delta(first_written)
         return Step(
             step=plan.step,
             t_s=time.monotonic() - self.epoch_s,
@@ -163,23 +164,22 @@ class FakeEngine:
         del self._requests[request_id]
         self._ended[request_id] = reason
 
-    def _delta(self) -> CellDelta:
-        """What changed in the pool since the last step."""
+    def _delta(self, first_written: dict[str, int]) -> CellDelta:
+        """What changed in the pool since the last step; first_written: request -> first position it computed."""
         seats, now = self.pool.seats(), {}
         for seat, cells in self.pool.cells_by_seat().items():
             now[seats[seat]] = {cell: position for position, cell in enumerate(cells)}
         before, self._cells = self._cells, now
-        held_before = {cell for cells in before.values() for cell in cells}
         written: dict[str, tuple[tuple[int, int, int], ...]] = {}
         shared, freed = {}, {}
         for name in before.keys() | now.keys():
-            old, new = before.get(name, {}), now.get(name, {})
+            old, new, computed = before.get(name, {}), now.get(name, {}), first_written.get(name, 10**9)
             if lost := [cell for cell in old if new.get(cell) != old[cell]]:
                 freed[name] = runs(sorted(lost))
-            gained = [cell for cell in new if old.get(cell) != new[cell]]
-            if fresh := [cell for cell in gained if not _others_hold(cell, name, now)]:
-                written[name] = tuple((cell, new[cell], 1) for cell in fresh)
-            if also := [cell for cell in gained if _others_hold(cell, name, now) and cell in held_before]:
+            gained = {cell: position for cell, position in new.items() if old.get(cell) != position}
+            if fresh := {cell: position for cell, position in gained.items() if position >= computed}:
+                written[name] = tuple((cell, position, 1) for cell, position in fresh.items())
+            if also := gained.keys() - fresh:
                 shared[name] = runs(sorted(also))
         num_used = len({cell for cells in now.values() for cell in cells})
         return CellDelta(
@@ -195,7 +195,3 @@ def answer(prompt: list[int], index: int) -> int:
     """The token at one place of the answer to a prompt: what stands behind its last ">", over and over."""
     echo = prompt[max((i + 1 for i, token_id in enumerate(prompt) if token_id == ord(">")), default=0) :]
     return echo[index % len(echo)] if echo else ord("?")
-
-
-def _others_hold(cell: int, name: str, now: dict[str, dict[int, int]]) -> bool:
-    return any(cell in cells for other, cells in now.items() if other != name)

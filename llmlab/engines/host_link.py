@@ -79,12 +79,10 @@ class HostLink:
 
     def send(self, command: wire.Command) -> None:
         with self._send_lock:
-            if self._closed:
+            if self._closed or self._process.poll() is not None:
                 return
-            try:
+            with contextlib.suppress(zmq.Again):  # it died just now: end() will say how
                 self._commands.send(wire.encode(command))
-            except zmq.Again:
-                return  # nobody is there to read: end() will say why
 
     def receive(self, timeout_s: float) -> bytes | None:
         return self._events.recv() if self._events.poll(int(timeout_s * 1000)) else None

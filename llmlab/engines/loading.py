@@ -20,7 +20,8 @@ from llmlab.engines.host_link import HostLink
 from llmlab.engines.links import InlineLink, Link
 from llmlab.engines.registry import current, free_name, handles, ps, register, unload, use
 from llmlab.errors import EngineDied, EngineError, unknown
-from llmlab.models import Fit, check_gguf, fits, get
+from llmlab.models import Fit, Model, check_gguf, fits, get
+from llmlab.models.fit import DEFAULT_CTX_TOKENS
 from llmlab.models.lora import adapter_gguf
 
 __all__ = ["current", "handles", "load", "ps", "unload", "use"]
@@ -32,10 +33,14 @@ PACKAGES = {"llamacpp": "llama_cpp"}
 MAX_FINGERPRINTED = 500_000_000
 # How a process ends that uses instructions which its CPU only claims to have.
 CPU_DEATHS = ("SIGSEGV", "SIGILL", "SIGABRT", "SIGBUS")
-AMX_NOTE = (
-    "Loading died once, and works with extra_bufts=False: this CPU advertises AMX, but this machine cannot use it. "
-    "Some quants are slower for it; `--opt extra_bufts=false` skips the first try."
-)
+# engine -> options with which it is then tried once more, and what to say of it
+SECOND_TRIES: dict[str, tuple[dict[str, Any], str]] = {
+    "llamacpp": (
+        {"extra_bufts": False},
+        "Loading died once, and works with extra_bufts=False: this CPU advertises AMX, but this machine cannot use it. "
+        "Some quants are slower for it; `--opt extra_bufts=false` skips the first try.",
+    )
+}
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,6 +52,7 @@ class _Order:
     isolation: Isolation
     # as `%llm load` takes it
     load_name: str
+    lora: str | None
     name: str
     timeout: float
 
@@ -59,7 +65,7 @@ class _Order:
         """What to type to load it again, as a magic and in Python."""
         config = self.config
         flags = {"-q": config.quant, "--dtype": config.dtype, "--ctx": config.max_model_len}
-        flags |= {"--seqs": config.max_num_seqs, "--kv-tokens": config.kv_tokens, "--lora": config.lora}
+        flags |= {"--seqs": config.max_num_seqs, "--kv-tokens": config.kv_tokens, "--lora": self.lora}
         line = " ".join(f"{flag} {value}" for flag, value in flags.items() if value is not None)
         quant = f", quant={config.quant!r}" if config.quant else ""
         return (
@@ -126,18 +132,12 @@ def load(  # type: ignore[misc]  # the overloads tell what comes back, not every
         found = get(model)
         load_name = found.load_name
         config = replace(config, model=found.name, quant=(quant or found.default_quant).upper())
-        fit = fits(found, engine, quant=config.quant, ctx=kv_tokens or max(ctx or 0, 4096))
+        room = kv_tokens or max(ctx or 0, DEFAULT_CTX_TOKENS)
+        fit = fits(found, engine, quant=config.quant, ctx=ctx, seqs=seqs, kv_tokens=room)
         if dry_run:
             return fit
         fit.require()
-        path = found.gguf(config.quant or "")
-        check_gguf(path)
-        config = replace(
-            config,
-            model_path=str(path),
-            fingerprint=found.fingerprint if found.num_params <= MAX_FINGERPRINTED else None,
-            lora=str(adapter_gguf(lora, found)) if lora else None,
-        )
+        config = _with_files(config, found)
     elif dry_run:
         raise EngineError(f"dry_run weighs a model against free memory; {engine} loads none.")
     config, parts = _with_parts(config, policy=policy, sampler=sampler)
@@ -146,7 +146,8 @@ def load(  # type: ignore[misc]  # the overloads tell what comes back, not every
         parts=parts,
         isolation=isolation or ("inline" if parts else "host"),
         load_name=load_name,
-        name=free_name(name, Path(config.model).name),
+        lora=lora,
+        name=free_name(name, Path(config.model).name.partition(".jsonl")[0]),
         timeout=timeout,
     )
     return register(_loaded(order))
@@ -166,6 +167,21 @@ def _chosen(engine: str, model: str) -> str:
     return engine
 
 
+def _with_files(config: EngineConfig, model: Model) -> EngineConfig:
+    """The same, with the files of the model: made now, if they were not there.
+
+    Raises: ModelError when one is broken or cannot be made.
+    """
+    path = model.gguf(config.quant or "")
+    check_gguf(path)
+    return replace(
+        config,
+        model_path=str(path),
+        fingerprint=model.fingerprint if model.num_params <= MAX_FINGERPRINTED else None,
+        lora=str(adapter_gguf(config.lora, model)) if config.lora else None,
+    )
+
+
 def _with_parts(config: EngineConfig, **given: Any) -> tuple[EngineConfig, dict[str, Any]]:
     """Parts given by name become options; classes and objects travel as they are, classes as an object of theirs."""
     names = {kind: part for kind, part in given.items() if isinstance(part, str)}
@@ -178,17 +194,16 @@ def _with_parts(config: EngineConfig, **given: Any) -> tuple[EngineConfig, dict[
 
 
 def _loaded(order: _Order) -> EngineHandle:
+    options, note = SECOND_TRIES.get(order.config.engine, ({}, ""))
     try:
         return _load_once(order)
     except EngineDied as error:
-        options = order.config.options
-        if order.config.engine != "llamacpp" or "extra_bufts" in options:
+        is_new = not options.keys() <= order.config.options.keys()
+        if not (is_new and any(name in str(error) for name in CPU_DEATHS)):
             raise
-        if not any(name in str(error) for name in CPU_DEATHS):
-            raise
-    careful = replace(order.config, options={**order.config.options, "extra_bufts": False})
+    careful = replace(order.config, options={**order.config.options, **options})
     handle = _load_once(replace(order, config=careful))
-    handle.notes = (*handle.notes, AMX_NOTE)
+    handle.notes = (*handle.notes, note)
     return handle
 
 

@@ -1,10 +1,14 @@
-"""Engines that never get ready."""
+"""Engines that do not get ready, or not at once."""
 
 from __future__ import annotations
 
 import os
 import time
 from typing import Any
+
+from fake_engine import FakeEngine
+
+from llmlab.engines.base import EngineConfig
 
 
 class SlowEngine:
@@ -19,3 +23,12 @@ class AbortingEngine:
 
     def __init__(self, config: Any) -> None:
         os.abort()
+
+
+class HalfAmxEngine(FakeEngine):
+    """Dies on this machine unless it is told to be careful."""
+
+    def __init__(self, config: EngineConfig) -> None:
+        if config.options.get("extra_bufts", True):
+            os.abort()
+        super().__init__(config)

@@ -187,6 +187,17 @@ def test_a_host_that_dies_while_it_loads_is_no_riddle():
     assert registry.handles() == {}
 
 
+def test_an_engine_that_dies_of_its_cpu_is_loaded_once_more_carefully(monkeypatch: pytest.MonkeyPatch):
+    engine = "slow_to_load:HalfAmxEngine"
+    careful = {engine: ({"extra_bufts": False}, "This CPU only says that it can.")}
+    monkeypatch.setattr(loading, "SECOND_TRIES", careful)
+    with loading.load("a-model", engine) as eng:
+        assert eng.notes == ("This CPU only says that it can.",)
+        assert eng.generate("abc", max_tokens=2).text == "ab"
+    with pytest.raises(EngineDied, match="was killed by SIGABRT"):
+        loading.load("a-model", engine, options={"extra_bufts": True})
+
+
 def test_a_stopped_host_that_nobody_waits_for_is_left_alone(load_fake: LoadFake):
     eng = load_fake("host")
     os.kill(eng.pid, signal.SIGSTOP)

@@ -32,6 +32,8 @@ class Card:
     notes: tuple[str, ...] = ()
     # How wide a text column may get in the text form; longer values are cut with an ellipsis.
     max_width: int = 100
+    # This column keeps its width on a page, so that a table that grows does not jump.
+    steady: str = ""
 
     def __repr__(self) -> str:
         lines = [self.title] if self.title else []
@@ -52,6 +54,8 @@ class Card:
 
     def _table_html(self) -> str:
         styles = [f"text-align:{'right' if is_figures else 'left'}" for is_figures in self._is_figures]
+        if self.steady:
+            styles[self.columns.index(self.steady)] += ";min-width:36em"
         head = f"<thead>{_row_html('th', self.columns, styles)}</thead>" if any(self.columns) else ""
         body = "".join(_row_html("td", row, styles) for row in self.rows)
         return f"<table>{head}<tbody>{body}</tbody></table>"

@@ -69,7 +69,7 @@ def doctor() -> Report:
     'Python'
     """
     return Report((
-        Check("Python", f"{platform.python_version()}, {platform.platform(terse=True)}, {platform.machine()}"),
+        Check("Python", f"{platform.python_version()}, {platform.system()} {platform.release()}, {platform.machine()}"),
         _processor(),
         _memory(),
         _gpu(),
@@ -81,19 +81,11 @@ def doctor() -> Report:
 
 
 def _processor() -> Check:
-    import psutil
-
     name, flags = cpu_name_and_flags()
-    cores, usable = psutil.cpu_count(logical=False), usable_cpus()
-    shown = [text for flag, text in _VECTOR_FLAGS.items() if flag in flags]
-    parts = [
-        name or platform.machine(),
-        f"{usable} CPUs usable" + (f" of {cores} cores" if cores else ""),
-        " ".join(shown),
-    ]
+    shown = " ".join(text for flag, text in _VECTOR_FLAGS.items() if flag in flags)
     # Virtual machines often promise AMX and then kill the process at the first tile instruction.
-    if any(flag.startswith("amx") for flag in flags):
-        parts.append("AMX advertised, not used")
+    amx = "AMX advertised, not used" if any(flag.startswith("amx") for flag in flags) else ""
+    parts = (name or platform.machine(), f"{usable_cpus()} CPUs", shown, amx)
     return Check("Processor", ", ".join(part for part in parts if part))
 
 

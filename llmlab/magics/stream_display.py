@@ -1,4 +1,4 @@
-"""Text that grows in the output of a cell: one area that is updated in a front end, appended lines where none can be.
+"""Text that grows in the output of a cell: one area that is updated in a front end, appended text where none can be.
 
 This file must not know engines or results: it shows what it is handed, at most MAX_UPDATES_PER_S times a second.
 """
@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from IPython.core.interactiveshell import InteractiveShell
 
 MAX_UPDATES_PER_S = 20
-Mode = Literal["live", "append"]
+Mode = Literal["live", "append", "once"]
 
 
 class Screen(Protocol):
@@ -55,7 +55,7 @@ class LiveScreen:
 
 
 class AppendScreen:
-    """Printed text: for a terminal, and for a run without a person, whose outputs keep the order they came in."""
+    """Printed text, for where nothing that was shown can be replaced."""
 
     def __init__(self) -> None:
         self._printed = 0
@@ -65,17 +65,15 @@ class AppendScreen:
         now = time.monotonic()
         if now >= self._next_s:
             self._next_s = now + 1 / MAX_UPDATES_PER_S
-            self._print_rest(text)
+            self._print(text[self._printed :])
+            self._printed = len(text)
 
     def finish(self, text: str, bundle: Bundle, below: str) -> None:
-        self._print_rest(text)
-        sys.stdout.write(("" if text.endswith("\n") else "\n") + (below + "\n" if below else ""))
-        sys.stdout.flush()
+        self._print(text[self._printed :] + ("" if text.endswith("\n") else "\n") + (below + "\n" if below else ""))
 
-    def _print_rest(self, text: str) -> None:
-        sys.stdout.write(text[self._printed :])
+    def _print(self, text: str) -> None:
+        sys.stdout.write(text)
         sys.stdout.flush()
-        self._printed = len(text)
 
 
 class NoScreen:
@@ -102,14 +100,15 @@ class LastOnly:
 
 
 def mode_of(shell: InteractiveShell) -> Mode:
-    """ "live" in a front end with a person at it; "append" in a terminal and under nbclient.
+    """Where this cell shows: "live" in a front end, "append" in a terminal, "once" under nbclient.
 
-    nbclient has no one who could answer input(), and says so in each request: that tells it from a front end.
+    nbclient has no one who could answer input(), and says so in each request: that tells it from a front end. It keeps
+    every piece that is printed as an output of its own, on a line of its own: so all is printed at the end.
     """
     if not hasattr(shell, "kernel"):
         return "append"
     content = shell.get_parent().get("content", {})  # type: ignore[attr-defined]
-    return "live" if content.get("allow_stdin", True) else "append"
+    return "live" if content.get("allow_stdin", True) else "once"
 
 
 def screen(mode: Mode, *, quiet: bool, stream: bool) -> Screen:
@@ -117,4 +116,4 @@ def screen(mode: Mode, *, quiet: bool, stream: bool) -> Screen:
     if quiet:
         return NoScreen()
     shown: Screen = LiveScreen() if mode == "live" else AppendScreen()
-    return shown if stream else LastOnly(shown)
+    return shown if stream and mode != "once" else LastOnly(shown)

@@ -3,17 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from typing import Any, Protocol
+from typing import Any
 
 import pytest
+from fake_loading import LoadFake
 
 from llmlab.engines import registry
 from llmlab.engines.handle import EngineHandle
 from llmlab.engines.loading import load
-
-
-class LoadFake(Protocol):
-    def __call__(self, isolation: str = "inline", **arguments: Any) -> EngineHandle: ...
 
 
 @pytest.fixture

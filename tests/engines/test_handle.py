@@ -9,7 +9,7 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
-from conftest import LoadFake
+from fake_loading import LoadFake
 
 from llmlab.engines import registry
 from llmlab.engines.bell import Bell

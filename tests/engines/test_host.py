@@ -12,7 +12,7 @@ from pathlib import Path
 
 import psutil
 import pytest
-from conftest import LoadFake
+from fake_loading import LoadFake
 
 from llmlab.engines import loading, registry
 from llmlab.engines.handle import EngineHandle

@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
-from conftest import LoadFake
+from fake_loading import LoadFake
 
 from llmlab.engines import registry
 from llmlab.engines.handle import EngineHandle

@@ -4,20 +4,16 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Iterator
-from pathlib import Path
 
 import pytest
 from IPython.core.interactiveshell import InteractiveShell
-from live_kernel import Kernel
+from live_kernel import ENGINES, FAKE, Kernel
 
 import llmlab
 from llmlab.engines.handle import EngineHandle
 
-# where the engine without a model is; hosts get this path too
-ENGINES = str(Path(__file__).resolve().parent.parent / "engines")
 if ENGINES not in sys.path:
-    sys.path.append(ENGINES)
-FAKE = "fake_engine:FakeEngine"
+    sys.path.append(ENGINES)  # engine hosts get this path too
 
 
 @pytest.fixture

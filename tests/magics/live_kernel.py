@@ -5,11 +5,15 @@ from __future__ import annotations
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
 
 from jupyter_client.manager import start_new_kernel
 
 TIMEOUT_S = 60
+# an engine without a model, and the folder it is in
+FAKE = "fake_engine:FakeEngine"
+ENGINES = str(Path(__file__).resolve().parent.parent / "engines")
 
 
 @dataclass

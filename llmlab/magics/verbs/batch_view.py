@@ -9,6 +9,8 @@ import sys
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any, Literal
 
+from IPython.display import display
+
 from llmlab.cards import Card, seconds_text
 from llmlab.magics.stream_display import LiveScreen, Mode
 from llmlab.metrics import throughput_tps
@@ -19,11 +21,10 @@ if TYPE_CHECKING:
 
 MAX_ROWS = 40
 _PROMPT_CHARS, _ANSWER_CHARS = 32, 64
-_COLUMNS = ("#", "prompt", "answer", "tokens", "TTFT", "tok/s", "end")
 
 
 class BatchScreen:
-    """Where a batch is shown: one live area, printed lines as requests end, or nowhere."""
+    """Where a batch is shown: one live area, printed lines as requests end, a table at the end, or nowhere."""
 
     def __init__(self, prompts: Sequence[Any], mode: Mode | Literal["quiet"]) -> None:
         self._prompts, self._mode = [_prompt_text(prompt) for prompt in prompts], mode
@@ -42,6 +43,8 @@ class BatchScreen:
         elif self._mode == "append":
             self._print_ended(run)
             print(summary(run))
+        elif self._mode == "once":
+            display(card(run, self._prompts))
 
     def _print_ended(self, run: Run) -> None:
         for index, result in enumerate(run.results):
@@ -55,10 +58,11 @@ class BatchScreen:
 def card(run: Run, prompts: Sequence[str] = ()) -> Card:
     """The requests of a run with their figures; of many, those that run now first."""
     results = list(enumerate(run.results))
-    shown = results if len(results) <= MAX_ROWS else sorted(results, key=_rank)[:MAX_ROWS]
-    rows = tuple(_row(i, prompts[i] if prompts else _asked(result), result) for i, result in sorted(shown, key=_index))
+    shown = sorted(sorted(results, key=_rank)[:MAX_ROWS], key=_index)
+    rows = tuple(_row(i, prompts[i] if prompts else result.request_id, result) for i, result in shown)
     more = (f"{len(results) - len(rows)} more are not shown.",) if len(rows) < len(results) else ()
-    return Card("", _COLUMNS, rows, (*more, summary(run)))
+    columns = ("#", "prompt" if prompts else "request", "answer", "tokens", "TTFT", "tok/s", "end")
+    return Card("", columns, rows, (*more, summary(run)), steady="answer")
 
 
 def summary(run: Run) -> str:
@@ -117,10 +121,6 @@ def _prompt_text(prompt: Any) -> str:
     if isinstance(prompt, list | tuple) and prompt and isinstance(prompt[-1], dict):
         prompt = prompt[-1].get("content", "")
     return str(prompt)
-
-
-def _asked(result: Result) -> str:
-    return result.request_id
 
 
 def _bundle(shown: Card) -> dict[str, str]:

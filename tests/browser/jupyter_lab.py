@@ -1,0 +1,165 @@
+"""A JupyterLab server of its own, and a page of it in a browser: what the browser tests drive.
+
+This file must not know llmlab.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import secrets
+import shutil
+import signal
+import socket
+import subprocess
+import sys
+import tempfile
+import time
+import urllib.error
+import urllib.request
+from pathlib import Path
+from typing import Any
+
+import nbformat
+from playwright.sync_api import Locator, Page
+
+START_S = 90
+# Nothing that changes by itself: no news, no autosave, every cell in the page.
+SETTINGS = {
+    "apputils-extension/notification": {"fetchNews": "false", "checkForUpdates": False, "doNotDisturbMode": True},
+    "notebook-extension/tracker": {"windowingMode": "none"},
+    "docmanager-extension/plugin": {"autosave": False},
+}
+PANEL = ".jp-NotebookPanel:not(.lm-mod-hidden)"
+
+
+def free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return probe.getsockname()[1]
+
+
+class Server:
+    """JupyterLab in a folder, with configuration and settings of its own; reads and writes nothing of the user's."""
+
+    def __init__(self, root: Path, theme: str = "JupyterLab Light") -> None:
+        self.root, self.port, self.token = root, free_port(), secrets.token_hex(16)
+        self._home = Path(tempfile.mkdtemp(prefix="jupyter-"))
+        self._write_settings({**SETTINGS, "apputils-extension/themes": {"theme": theme, "adaptive-theme": False}})
+        self._log = (self._home / "server.log").open("w")
+        self._process = subprocess.Popen(
+            self._command(), env=self._environment(), stdout=self._log, stderr=subprocess.STDOUT, start_new_session=True
+        )
+        self._wait()
+
+    def write(self, name: str, *cells: str) -> str:
+        """A notebook with these code cells."""
+        notebook = nbformat.v4.new_notebook(cells=[nbformat.v4.new_code_cell(cell) for cell in cells])
+        notebook.metadata["kernelspec"] = {"name": "python3", "display_name": "Python 3", "language": "python"}
+        nbformat.write(notebook, self.root / name)
+        return name
+
+    def url(self, name: str) -> str:
+        # ?reset: no tab is left from another test
+        return f"http://127.0.0.1:{self.port}/lab/tree/{name}?reset&token={self.token}"
+
+    def end_kernels(self) -> None:
+        for kernel in json.loads(self._api("kernels")):
+            self._api(f"kernels/{kernel['id']}", "DELETE")
+
+    def close(self) -> None:
+        if self._process.poll() is None:
+            # SIGTERM and time: kernels have sessions of their own, and it is the server that ends them
+            os.killpg(self._process.pid, signal.SIGTERM)
+            try:
+                self._process.wait(15)
+            except subprocess.TimeoutExpired:
+                os.killpg(self._process.pid, signal.SIGKILL)
+        self._log.close()
+        shutil.rmtree(self._home, ignore_errors=True)
+
+    def _command(self) -> list[str]:
+        # --expose-app-in-browser: the page can run JupyterLab's commands and wait for them
+        options = ["--no-browser", "--expose-app-in-browser", "--ip=127.0.0.1", f"--port={self.port}"]
+        options += ["--ServerApp.port_retries=0", f"--IdentityProvider.token={self.token}"]
+        options += [f"--ServerApp.root_dir={self.root}", *(["--allow-root"] if os.getuid() == 0 else [])]
+        return [sys.executable, "-m", "jupyterlab", *options]
+
+    def _environment(self) -> dict[str, str]:
+        home = self._home
+        own = {
+            "JUPYTER_CONFIG_DIR": home,
+            "JUPYTERLAB_SETTINGS_DIR": home / "settings",
+            "JUPYTERLAB_WORKSPACES_DIR": home / "workspaces",
+            "JUPYTER_RUNTIME_DIR": home / "runtime",
+            "IPYTHONDIR": home / "ipython",
+        }
+        path = os.pathsep.join([str(Path(sys.executable).parent), os.environ["PATH"]])
+        return {**os.environ, **{name: str(folder) for name, folder in own.items()}, "PATH": path}
+
+    def _write_settings(self, settings: dict[str, dict[str, Any]]) -> None:
+        for plugin, values in settings.items():
+            file = self._home / "settings" / "@jupyterlab" / f"{plugin}.jupyterlab-settings"
+            file.parent.mkdir(parents=True, exist_ok=True)
+            file.write_text(json.dumps(values))
+
+    def _wait(self) -> None:
+        deadline = time.monotonic() + START_S
+        while time.monotonic() < deadline and self._process.poll() is None:
+            try:
+                self._api("status")
+                return
+            except (OSError, urllib.error.URLError):
+                time.sleep(0.1)
+        raise RuntimeError("JupyterLab did not start:\n" + (self._home / "server.log").read_text()[-3000:])
+
+    def _api(self, path: str, method: str = "GET") -> bytes:
+        url = f"http://127.0.0.1:{self.port}/api/{path}?token={self.token}"
+        with urllib.request.urlopen(urllib.request.Request(url, method=method), timeout=10) as response:
+            return response.read()
+
+
+class Notebook:
+    """An open notebook. Never wait for the network to be idle: JupyterLab polls for ever."""
+
+    def __init__(self, page: Page, server: Server, name: str) -> None:
+        self.page, self._server, self._name = page, server, name
+        page.goto(server.url(name), wait_until="domcontentloaded")
+        page.wait_for_selector(f"{PANEL} .jp-Notebook .jp-Cell", timeout=60_000)
+        # The toolbar says "idle" before there is a kernel, and Run All would open a dialog then.
+        page.evaluate(
+            "async () => { const s = jupyterapp.shell.currentWidget.context.sessionContext; "
+            "await s.ready; await s.session.kernel.info; }"
+        )
+
+    def run_all(self) -> None:
+        """Every cell, and wait until they are done."""
+        self._command("notebook:run-all-cells")
+
+    def start_cell(self, index: int) -> None:
+        """Run one cell, without waiting for it."""
+        self.page.evaluate("i => { jupyterapp.shell.currentWidget.content.activeCellIndex = i }", index)
+        self._command("notebook:run-cell", wait=False)
+
+    def interrupt(self) -> None:
+        """The square in the toolbar."""
+        self._command("notebook:interrupt-kernel")
+
+    def wait_idle(self) -> None:
+        script = f"() => document.querySelector('{PANEL} .jp-Notebook-ExecutionIndicator')?.dataset.status === 'idle'"
+        self.page.wait_for_function(script, timeout=60_000)
+
+    def output(self, cell: int) -> Locator:
+        """All outputs of a code cell."""
+        return self.page.locator(f"{PANEL} .jp-CodeCell").nth(cell).locator(".jp-OutputArea-output")
+
+    def saved(self) -> nbformat.NotebookNode:
+        """The notebook file, as JupyterLab saves it now."""
+        self._command("docmanager:save")
+        return nbformat.read(self._server.root / self._name, as_version=4)
+
+    def _command(self, name: str, wait: bool = True) -> None:
+        if wait:
+            self.page.evaluate("async c => { await jupyterapp.commands.execute(c) }", name)
+        else:
+            self.page.evaluate("c => { jupyterapp.commands.execute(c) }", name)

@@ -22,6 +22,7 @@ from llmlab.errors import EngineDied, EngineError, LlmlabError
 from llmlab.trace import Request, Step
 
 POLL_S = 0.2
+READER_END_S = 10.0
 # A dead host's last messages are in the socket's buffers: read until none comes for this long.
 LAST_MESSAGES_S = 0.05
 # A host that a signal holds up this long, while somebody waits for it, is ended.
@@ -112,7 +113,7 @@ class Connection:
         for run in set(self._runs.values()):
             run.stop()
         self._closed = True
-        self._thread.join(2 * POLL_S + LAST_MESSAGES_S)
+        self._thread.join(READER_END_S)  # a socket that is closed while it is read would end this process
         self.link.close(grace_s)
         self.death = self.death or f"{self._describe} was unloaded. Load it again: {self._reload_line}"
 
@@ -123,6 +124,13 @@ class Connection:
     # ---- the reader's thread
 
     def _read(self) -> None:
+        try:
+            self._read_until_the_end()
+        except Exception as error:  # nobody else would tell those who wait
+            self.link.kill()
+            self._note_death(f"was ended: the notebook cannot read what it says ({type(error).__name__}: {error})")
+
+    def _read_until_the_end(self) -> None:
         while not self._closed:
             message = self.link.receive(POLL_S)
             if message is not None:

@@ -82,9 +82,7 @@ def main(folder: Path) -> int:
         return _serve(load, commands, events)
     finally:
         events.close(linger=FLUSH_MS)
-        if not commands.closed:
-            commands.close()
-        context.term()
+        context.term()  # wakes the thread that reads commands, which closes its socket
 
 
 def _serve(load: wire.Load, commands: zmq.Socket[bytes], events: zmq.Socket[bytes]) -> int:
@@ -94,6 +92,7 @@ def _serve(load: wire.Load, commands: zmq.Socket[bytes], events: zmq.Socket[byte
         answer = ready(engine, time.monotonic() - started)
     except Exception as error:
         traceback.print_exc()
+        commands.close()
         events.send(wire.EVENT + wire.encode(wire.LoadFailed(type(error).__name__, str(error))))
         return 1
     loop = EngineLoop(engine, events.send)

@@ -23,6 +23,7 @@ from llmlab.engines import messages as wire
 from llmlab.engines.host import COMMANDS, EVENTS
 
 LOG = "host.log"
+MAX_LOG_BYTES = 2**18  # what is read of a log, from its end
 KILLED_S = 5.0  # a killed process is reaped within this time
 # How long a command may wait for the host to connect its socket.
 CONNECT_MS = 2000
@@ -107,32 +108,39 @@ class HostLink:
         if self._process.poll() is None:
             # Its own session: engines with worker processes lose them too.
             os.killpg(self.pid, signal.SIGKILL)
-            self._process.wait(KILLED_S)
+            with contextlib.suppress(subprocess.TimeoutExpired):
+                self._process.wait(KILLED_S)
 
     def log_lines(self, num_lines: int) -> list[str]:
         try:
-            text = (self.folder / LOG).read_text(errors="replace")
+            with (self.folder / LOG).open("rb") as log:
+                log.seek(max(0, log.seek(0, os.SEEK_END) - MAX_LOG_BYTES))
+                self._log_tail = log.read().decode(errors="replace").splitlines()
         except FileNotFoundError:
-            return self._log_tail[-num_lines:]
-        return text.splitlines()[-num_lines:]
+            pass  # closed: the tail was read then
+        return self._log_tail[-num_lines:]
 
     def close(self, grace_s: float) -> None:
         if self._closed:
             return
-        self.send(wire.Close())
+        try:
+            self.send(wire.Close())
+            with contextlib.suppress(subprocess.TimeoutExpired):
+                self._process.wait(grace_s)
+        finally:  # also after a Ctrl-C: no process stays behind
+            self.kill()
+            self._give_back()
+
+    def _give_back(self) -> None:
         with self._send_lock:
             self._closed = True
-        try:
-            self._process.wait(grace_s)
-        except subprocess.TimeoutExpired:
-            self.kill()
         assert self._process.stdin is not None
         with contextlib.suppress(BrokenPipeError):
             self._process.stdin.close()
         self._commands.close()
         self._events.close()
         self._context.term()
-        self._log_tail = self.log_lines(1000)
+        self.log_lines(0)
         shutil.rmtree(self.folder, ignore_errors=True)
 
 

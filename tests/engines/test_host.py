@@ -312,6 +312,29 @@ def test_a_command_after_the_host_has_died_does_not_block(load_fake: LoadFake):
     assert time.monotonic() - started < 3
 
 
+def test_a_message_that_cannot_be_read_ends_the_engine_and_those_who_wait(load_fake: LoadFake):
+    eng = load_fake("host", step_s=0.01)
+    run = eng.batch(["abc"], max_tokens=200)
+    next(iter(run))
+    eng._connection.link.receive = lambda timeout_s: b"Snonsense"  # type: ignore[method-assign]
+    with pytest.raises(EngineDied, match="the notebook cannot read what it says"):
+        run.wait(timeout=20)
+    assert gone_within(eng.pid, 1)
+
+
+def test_ctrl_c_while_unloading_leaves_no_process(load_fake: LoadFake, monkeypatch: pytest.MonkeyPatch):
+    eng = load_fake("host")
+
+    def interrupted(self: object, timeout: float | None = None) -> int:
+        monkeypatch.undo()
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(subprocess.Popen, "wait", interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        eng.unload()
+    assert gone_within(eng.pid, 1)
+
+
 def test_a_load_message_survives_the_way_to_the_host_whatever_its_size(load_fake: LoadFake):
     eng = load_fake("host", padding="x" * 1_000_000)
     assert eng.generate("abc", max_tokens=1).text == "a"

@@ -1,13 +1,15 @@
-"""A notebook and its .py twin say the same, and what git holds of it has no outputs."""
+"""A notebook and its .py twin say the same, what git holds of it has no outputs, and it runs from top to bottom."""
 
 from __future__ import annotations
 
 import subprocess
+import time
 from pathlib import Path
 
 import jupytext
 import nbformat
 import pytest
+from nbclient import NotebookClient
 
 ROOT = Path(__file__).resolve().parent.parent
 TWINS = sorted((ROOT / "notebooks").rglob("*.py"))
@@ -41,3 +43,24 @@ def test_a_committed_notebook_has_no_outputs(twin: Path):
     code_cells = [cell for cell in notebook.cells if cell.cell_type == "code"]
     assert [cell.outputs for cell in code_cells] == [[]] * len(code_cells)
     assert {cell.execution_count for cell in code_cells} <= {None}
+
+
+@pytest.mark.parametrize("twin", TWINS, ids=lambda path: path.stem)
+def test_a_notebook_begins_with_what_one_will_be_able_to_explain_and_has_short_cells(twin: Path):
+    cells = nbformat.read(twin.with_suffix(".ipynb"), as_version=4).cells
+    assert "you will be able to explain" in cells[0].source
+    lengths = [len(cell.source.splitlines()) for cell in cells if cell.cell_type == "code"]
+    assert max(lengths) <= 12
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("twin", TWINS, ids=lambda path: path.stem)
+def test_a_notebook_runs_from_top_to_bottom_without_network(twin: Path, monkeypatch: pytest.MonkeyPatch):
+    for name in ("http_proxy", "https_proxy", "HTTP_PROXY", "HTTPS_PROXY"):
+        monkeypatch.setenv(name, "http://127.0.0.1:9")  # nobody listens there
+    notebook = nbformat.read(twin.with_suffix(".ipynb"), as_version=4)
+    started_s = time.monotonic()
+    NotebookClient(notebook, kernel_name="python3", resources={"metadata": {"path": twin.parent}}).execute()
+    took_s = time.monotonic() - started_s
+    print(f"{twin.stem}: {took_s:.0f} s")
+    assert took_s < 90

@@ -17,7 +17,6 @@ if TYPE_CHECKING:
 
 FORMATS = ("md", "text", "code", "json", "html", "raw")
 NAMES = ("default_model", "default_engine", "temperature", "max_tokens", "seed", "system", "format")
-_BUILT_IN = {"default_model": "smollm2-135m", "default_engine": "auto", "format": "md"}
 
 
 class Defaults(Magics):
@@ -26,13 +25,13 @@ class Defaults(Magics):
     # an instance is made with its shell
     shell: InteractiveShell
 
-    default_model = Unicode(help="model that a prompt loads when no engine is loaded").tag(config=True)
-    default_engine = Unicode(help="engine that a prompt loads when no engine is loaded").tag(config=True)
+    default_model = Unicode("smollm2-135m", help="model that a prompt loads when no engine is loaded").tag(config=True)
+    default_engine = Unicode("auto", help="engine that a prompt loads when no engine is loaded").tag(config=True)
     temperature = Float(None, allow_none=True, help="0 = always the most likely token").tag(config=True)
     max_tokens = Integer(None, allow_none=True, help="the longest answer, in tokens").tag(config=True)
     seed = Integer(None, allow_none=True, help="same seed, same answer").tag(config=True)
     system = Unicode(None, allow_none=True, help="system message").tag(config=True)
-    format = Enum(FORMATS, help="how answers are shown").tag(config=True)
+    format = Enum(FORMATS, default_value="md", help="how answers are shown").tag(config=True)
 
     def __init__(self, shell: Any = None, **kwargs: Any) -> None:
         self._configured: set[str] = set()
@@ -56,7 +55,7 @@ class Defaults(Magics):
         variable = f"LLMLAB_{name.upper()}"
         if os.environ.get(variable):
             return self._from_environment(name, variable), variable
-        return _BUILT_IN.get(name), "built-in"
+        return getattr(self, name), "built-in"
 
     def _from_environment(self, name: str, variable: str) -> Any:
         trait: Any = self.traits()[name]

@@ -6,7 +6,7 @@ This file must not know what a verb does: each names its action by "module:funct
 from __future__ import annotations
 
 from llmlab.magics.defaults import FORMATS
-from llmlab.magics.parsing import Argument, Option, Verb, escapes, number, pair, variable, whole
+from llmlab.magics.options import Argument, Option, Verb, escapes, number, pair, variable, whole
 
 _HELP = Option(("-h", "--help"), "what this verb does, and its flags")
 _SHOW_CODE = Option(("--show-code",), "print the Python call behind this line instead of making it")
@@ -42,7 +42,7 @@ _RESULT = (
 )
 _ASK = (
     *_SAMPLING[:8],
-    Option(("-f", "--format"), "how the answer is shown", "FORMAT", choices=FORMATS),
+    Option(("-f", "--format"), f"how the answer is shown: {', '.join(FORMATS)}", "FORMAT", choices=FORMATS),
     *_RESULT,
     Option(("--no-stream",), "show the answer when it is complete"),
     Option(("-c", "--chat"), "go on with the conversation"),
@@ -143,11 +143,12 @@ _TABLE = (
         (Argument("FILE", "a trace file", live="file"),), _COMMON, title="%llm trace load FILE",
     ),
     Verb(
-        "trace replay", "Load a recorded trace as an engine that answers as it did.", "traces:replay",
+        "trace replay", "Play a recorded trace again, as it was.", "traces:replay",
         (Argument("FILE", "a trace file", live="file"),),
         (
             Option(("--speed",), "1 = as fast as it was, 2 = twice as fast, 0 = no waiting", "X", number),
-            Option(("--as",), "the name to use it by", "NAME"),
+            Option(("--as",), "keep it loaded, under this name", "NAME"),
+            *_RESULT[:2],
             *_COMMON,
         ),
         title="%llm trace replay FILE",

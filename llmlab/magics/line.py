@@ -14,7 +14,8 @@ from typing import TYPE_CHECKING, Any, TypeVar
 from IPython.core.error import UsageError
 
 from llmlab.magics.interpolate import interpolate
-from llmlab.magics.parsing import Verb, did_you_mean
+from llmlab.magics.options import Verb
+from llmlab.magics.parsing import did_you_mean
 
 if TYPE_CHECKING:
     from llmlab.magics.llmlab_magics import LLMLab
@@ -48,7 +49,8 @@ class Line:
     def call(self, name: str, function: Callable[..., T], /, *args: Any, **kwargs: Any) -> T:
         """Make the public call behind this line; with --show-code print it instead.
 
-        `name` is how `function` is written after `import llmlab`. None among `kwargs` means: not given.
+        `name` is how `function` is written after `import llmlab`, or the whole call with {} for its arguments. None
+        among `kwargs` means: not given.
 
         Raises: CodeShown after the call was printed.
         """
@@ -104,8 +106,8 @@ def call_code(name: str, args: tuple[Any, ...], kwargs: Mapping[str, Any], assig
     llmlab.load('smollm2-135m', quant='F16')
     """
     written = [*map(_source, args), *(f"{key}={_source(value)}" for key, value in kwargs.items())]
-    target = f"{assign_to} = " if assign_to else ""
-    return f"import llmlab\n{target}{name}({', '.join(written)})"
+    call = (name if "{}" in name else f"{name}({{}})").replace("{}", ", ".join(written), 1)
+    return f"import llmlab\n{assign_to} = {call}" if assign_to else f"import llmlab\n{call}"
 
 
 def _source(value: Any) -> str:

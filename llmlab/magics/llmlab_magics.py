@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Hashable, Mapping
 from typing import Any
-from weakref import WeakKeyDictionary
+from weakref import WeakKeyDictionary, ref
 
 from IPython.core.magic import line_cell_magic, magics_class, needs_local_scope, no_var_expand
 
@@ -26,8 +26,8 @@ class LLMLab(Defaults):
         self.cells = CellNames(shell)
         # handle -> its conversation
         self.chats: WeakKeyDictionary[Any, Chat] = WeakKeyDictionary()
-        # cell -> what its %llm load asked for, and the handle it got
-        self.loads: dict[Hashable, tuple[Any, Any]] = {}
+        # cell -> what its %llm load asked for, and the handle it got, while that is in use
+        self.loads: dict[Hashable, tuple[Any, ref[Any]]] = {}
 
     @no_var_expand
     @needs_local_scope
@@ -52,7 +52,7 @@ class LLMLab(Defaults):
         %llm slow SECONDS       Slow motion: SECONDS between steps; 0 = full speed.
         %llm trace save FILE    Write what the engine did to FILE (.jsonl, .jsonl.gz).
         %llm trace load FILE    Read a trace; it is the value of the line.
-        %llm trace replay FILE  Load a recorded trace as an engine that answers as it did.
+        %llm trace replay FILE  Play a recorded trace again, as it was.
         %llm help [VERB]        This table, or the flags of one verb.
 
         `%llm help VERB` or `--help` lists the flags; `%llm -- text` sends any text as a prompt.

@@ -7,7 +7,7 @@ from collections.abc import Iterable
 from IPython.core.error import UsageError
 
 from llmlab.magics.grammar import CELL, PROMPT, STATUS, VERBS
-from llmlab.magics.parsing import Verb
+from llmlab.magics.options import Verb
 from llmlab.magics.resolve import nearly_a_verb
 
 

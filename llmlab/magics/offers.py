@@ -10,7 +10,8 @@ from collections.abc import Iterable
 from typing import Any
 
 from llmlab.magics import grammar
-from llmlab.magics.parsing import Option, Verb, words
+from llmlab.magics.options import Option, Verb
+from llmlab.magics.parsing import words
 
 _QUANTS = ("F32", "F16", "Q8_0", "Q5_K_M", "Q4_K_M", "Q4_1", "Q4_0")
 

@@ -14,70 +14,12 @@ from typing import Any
 
 from IPython.core.error import UsageError
 
+from llmlab.magics.options import Argument, Option, Verb
+
 # What a prompt line may not hold unless it is a flag of ours: -x, --word, --word=value. "-5", "->" and "-la" are text.
 _FLAG = re.compile(r"(-[A-Za-z]|--[A-Za-z][\w-]*)(?:=(.*))?", re.DOTALL)
 _ATTACHED = re.compile(r"(-[A-Za-z])(\d[\d.]*)")
 _WORD = re.compile(r"""(?:--[\w-]+=)?(?:"(?:\\.|[^"\\])*"|'[^']*')(?=\s|$)|\S+""")
-
-
-@dataclass(frozen=True, slots=True)
-class Option:
-    """A flag. Without a metavar it is a switch; `live` names the things that Tab offers as its value."""
-
-    names: tuple[str, ...]
-    help: str
-    metavar: str = ""
-    convert: Callable[[str], Any] = str
-    choices: tuple[str, ...] = ()
-    live: str = ""
-    # May be given again; the values make a list.
-    repeat: bool = False
-    # Takes all the words key=value that follow it; they make a dict.
-    pairs: bool = False
-
-    @property
-    def dest(self) -> str:
-        return self.names[-1].lstrip("-").replace("-", "_")
-
-    @property
-    def usage(self) -> str:
-        value = self.metavar or ""
-        return " ".join([self.names[0], *([value] if value else []), *(["..."] if self.pairs else [])])
-
-
-@dataclass(frozen=True, slots=True)
-class Argument:
-    """A word without a flag."""
-
-    name: str
-    help: str
-    required: bool = True
-    convert: Callable[[str], Any] = str
-    live: str = ""
-
-
-@dataclass(frozen=True, slots=True)
-class Verb:
-    """What can stand after %llm, and where its action is: "module:function" below llmlab.magics.verbs."""
-
-    name: str
-    help: str
-    action: str
-    arguments: tuple[Argument, ...] = ()
-    options: tuple[Option, ...] = ()
-    # The words that are no flags are one text, kept as it was typed.
-    free_text: bool = False
-    # Where it may be typed: "line" (%llm), "cell" (%%llm) or "both".
-    form: str = "line"
-    title: str = ""
-
-    @property
-    def usage(self) -> str:
-        """`%llm load MODEL [-e ENGINE] ...` on one line."""
-        return " ".join([self.title, *(f"[{option.usage}]" for option in self.options)])
-
-    def option(self, name: str) -> Option | None:
-        return next((option for option in self.options if name in option.names), None)
 
 
 @dataclass(frozen=True, slots=True)
@@ -116,10 +58,10 @@ def parse(verb: Verb, line: str, expand: Callable[[str], str] = str) -> SimpleNa
     todo = list(words(line))
     while todo:
         word = todo.pop(0)
-        if word.text == "--":
+        if word.text == "--" and not word.quoted:
             plain += [Word(line[word.end :].strip(), word.end, len(line), False)] if verb.free_text else todo
             break
-        flag = None if word.quoted and not word.text.startswith("--") else _flag(verb, word.text)
+        flag = _flag(verb, word.text) if line.startswith("-", word.start) else None
         if flag is None:
             plain.append(word)
         else:
@@ -168,7 +110,8 @@ def _take(
         while todo and "=" in todo[0].text and not todo[0].text.startswith("-"):
             taken.append(todo.pop(0).text)
     else:
-        taken = [todo.pop(0).text] if todo and todo[0].text != "--" else []
+        has_value = todo and (todo[0].quoted or (todo[0].text != "--" and verb.option(todo[0].text) is None))
+        taken = [todo.pop(0).text] if has_value else []
     if not taken:
         raise UsageError(f"{option.names[0]} needs a value: {option.usage} ({option.help}).{_as_text(verb)}")
     got = [_convert(verb, option, expand(text)) for text in taken]
@@ -238,48 +181,3 @@ def help_line(verb: Verb) -> str:
 
 def _as_text(verb: Verb) -> str:
     return " What follows `--` is sent as it is: `%llm -- your prompt`." if verb.free_text else ""
-
-
-# ---- conversions: the message of a ValueError says what the flag takes
-
-
-def whole(text: str) -> int:
-    try:
-        return int(text.replace("_", ""))
-    except ValueError:
-        raise ValueError("a whole number") from None
-
-
-def number(text: str) -> float:
-    try:
-        return float(text)
-    except ValueError:
-        raise ValueError("a number") from None
-
-
-def variable(text: str) -> str:
-    if not text.isidentifier():
-        raise ValueError("the name of a variable")
-    return text
-
-
-def escapes(text: str) -> str:
-    r"""Text in which \n and \t stand for a line break and a tab."""
-    return text.replace("\\n", "\n").replace("\\t", "\t")
-
-
-def pair(text: str) -> tuple[str, Any]:
-    """key=value; the value as a Python literal when it is one.
-
-    >>> pair("flash_attn=False"), pair("mode=fast")
-    (('flash_attn', False), ('mode', 'fast'))
-    """
-    from ast import literal_eval
-
-    key, equals, value = text.partition("=")
-    if not (equals and key.isidentifier()):
-        raise ValueError("key=value")
-    try:
-        return key, literal_eval(value)
-    except (ValueError, SyntaxError):
-        return key, value

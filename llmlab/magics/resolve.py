@@ -10,7 +10,8 @@ import difflib
 from IPython.core.error import UsageError
 
 from llmlab.magics.grammar import CELL, FIRST_WORDS, PROMPT, STATUS, VERBS
-from llmlab.magics.parsing import Verb, words
+from llmlab.magics.options import Verb
+from llmlab.magics.parsing import words
 
 
 def split_verb(line: str) -> tuple[Verb, str]:

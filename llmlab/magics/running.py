@@ -13,7 +13,8 @@ from llmlab.magics import manual
 from llmlab.magics.interpolate import interpolate
 from llmlab.magics.line import CodeShown, Line, action_of
 from llmlab.magics.names import user_names
-from llmlab.magics.parsing import Verb, parse, words
+from llmlab.magics.options import Verb
+from llmlab.magics.parsing import parse, words
 from llmlab.magics.resolve import split_cell_verb, split_verb
 
 if TYPE_CHECKING:

@@ -177,6 +177,14 @@ def test_defaults_come_from_config_then_the_environment(
     assert re.search(r"format +md \(built-in\)", status)
 
 
+def test_a_profile_may_set_defaults(shell: InteractiveShell):
+    shell.config.LLMLab.max_tokens = 9
+    shell.run_line_magic("reload_ext", "llmlab")
+    lab = shell.find_line_magic("llm").__self__
+    assert (lab.default("max_tokens"), lab.origin("max_tokens")) == (9, "%config")
+    assert (lab.default("default_model"), lab.origin("default_model")) == ("smollm2-135m", "built-in")
+
+
 def test_an_environment_variable_of_the_wrong_kind_is_named(
     shell: InteractiveShell, fake: EngineHandle, monkeypatch: pytest.MonkeyPatch
 ):

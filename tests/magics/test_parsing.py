@@ -38,6 +38,14 @@ def test_quotes_around_the_whole_prompt_are_not_part_of_it():
     assert parsed('"Why is it so?" -t 0') == {"text": "Why is it so?", "temperature": 0.0}
 
 
+def test_words_in_quotes_are_never_flags():
+    assert parsed('Explain "-n" and "--max-token x" -s "-t"') == {
+        "text": 'Explain "-n" and "--max-token x"',
+        "system": "-t",
+    }
+    assert parsed('"--what does this do"') == {"text": "--what does this do"}
+
+
 def test_what_follows_two_dashes_is_sent_as_it_is():
     assert parsed("-- load the dishwasher -n 5") == {"text": "load the dishwasher -n 5"}
     assert parsed("-n 3 -- what does  ls -l do?") == {"text": "what does  ls -l do?", "max_tokens": 3}
@@ -76,6 +84,7 @@ def test_a_value_that_looks_like_a_flag_after_expansion_stays_a_value():
         ("Why? --max-token 64", "`%llm -- your prompt`"),
         ("Why? -n many", "-n takes a whole number, and got 'many'."),
         ("Why? -n", "-n needs a value"),
+        ("Why? -s -n 5", "-s needs a value"),
         ("Why? -f mdx", "-f takes md, text, code, json, html, raw, and got 'mdx'. Did you mean md?"),
         ("Why? -q=1", "-q takes no value"),
         ("Why? -o a-b", "-o takes the name of a variable"),

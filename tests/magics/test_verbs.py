@@ -13,7 +13,7 @@ from IPython.core.interactiveshell import InteractiveShell
 
 import llmlab
 from llmlab.engines.handle import EngineHandle
-from llmlab.errors import EngineError
+from llmlab.errors import EngineError, TraceError
 from llmlab.magics.verbs.batch import read_prompts, split_prompts
 
 Captured = pytest.CaptureFixture[str]
@@ -37,15 +37,21 @@ def test_load_gives_the_handle_and_says_what_room_there_is(shell: InteractiveShe
 
 
 def test_a_cell_that_loads_again_replaces_its_own_engine(shell: InteractiveShell):
-    first = llm(shell, LOAD)
-    again = llm(shell, LOAD)
-    assert list(llmlab.handles().values()) == [first, again]  # two lines of one cell are two engines
+    first, second = llm(shell, LOAD), llm(shell, LOAD)  # two lines of one cell are two engines
     shell.execution_count += 1
-    other = llm(shell, LOAD)
+    third = llm(shell, LOAD)
     shell.execution_count -= 1
-    replaced = llm(shell, LOAD)
-    assert first not in llmlab.handles().values()
-    assert {other, replaced} <= set(llmlab.handles().values())
+    again = llm(shell, LOAD)
+    assert list(llmlab.handles().values()) == [second, third, again]
+    assert again.name == first.name
+
+
+def test_a_cell_that_was_edited_keeps_what_it_loaded_before(shell: InteractiveShell):
+    first = llm(shell, LOAD)
+    shell.execution_count += 1
+    shell.execution_count -= 1
+    assert llm(shell, f"{LOAD} --ctx 64") is not first
+    assert first.alive
 
 
 def test_ps_use_and_unload(shell: InteractiveShell, capsys: Captured):
@@ -62,6 +68,9 @@ def test_ps_use_and_unload(shell: InteractiveShell, capsys: Captured):
     llm(shell, "unload --all")
     assert not llmlab.handles()
     assert not b.alive
+    for line in ("unload", "unload a", "use a", "logs a"):
+        with pytest.raises(UsageError, match="`%llm load"):
+            llm(shell, line)
 
 
 def test_an_unknown_engine_is_one_message_with_close_names(shell: InteractiveShell, capsys: Captured):
@@ -239,6 +248,32 @@ def test_a_trace_is_saved_and_loaded(shell: InteractiveShell, fake: EngineHandle
     trace = llm(shell, f"trace load {path}")
     assert [r.prompt_text for r in trace.request_records] == ["<user>Hi"]
     assert not trace.validate()
+
+
+def test_a_trace_is_played_again_and_leaves_the_engines_as_they_were(
+    shell: InteractiveShell, fake: EngineHandle, tmp_path: Path, capsys: Captured
+):
+    run = llm(shell, "batch -q -n 12", "One\nTwo")
+    path = run.trace.save(tmp_path / "run.jsonl.gz")
+    capsys.readouterr()
+    again = llm(shell, f"trace replay {path} --speed 0 -o played")
+    assert [str(result) for result in again.results] == [str(result) for result in run.results]
+    assert shell.user_ns["played"] is again
+    assert "2 requests, 24 tokens" in capsys.readouterr().out
+    assert list(llmlab.handles()) == ["fake"]
+    assert llmlab.current() is fake
+    assert llm(shell, f"trace replay {path} --speed 0 -q --as kept").done
+    assert list(llmlab.handles()) == ["fake", "kept"]
+    llm(shell, f"trace replay {path} --speed 0 --show-code")
+    assert capsys.readouterr().out == (
+        f"import llmlab\nllmlab.load({str(path)!r}, engine='replay', options={{'speed': 0.0}}).replay()\n"
+    )
+
+
+def test_a_broken_trace_is_named_with_its_line(shell: InteractiveShell, tmp_path: Path):
+    (tmp_path / "x.jsonl").write_text('{"schema": "llmlab.trace/1", "engine": "x"}\nnonsense\n')
+    with pytest.raises(TraceError, match="line 2"):
+        llm(shell, f"trace load {tmp_path}/x.jsonl")
 
 
 # ---- help and --show-code

@@ -2,23 +2,20 @@
 
 from __future__ import annotations
 
-import time
-from contextlib import suppress
 from typing import TYPE_CHECKING, Any
 
 from IPython.core.error import UsageError
 
 from llmlab.magics import render
 from llmlab.magics.line import Line
-from llmlab.magics.stream_display import Screen, mode_of, screen
+from llmlab.magics.stream_display import mode_of, screen
 from llmlab.magics.verbs.targets import Target, sampling_options, target_of
+from llmlab.magics.verbs.watching import watch
 
 if TYPE_CHECKING:
     from llmlab.engines.result import Result
     from llmlab.engines.run import Run
 
-# How often the notebook looks for new tokens. It sleeps between two looks instead of waiting for a token: Ctrl-C ends
-# a sleep at once, and the last words before a pause appear without waiting for the next ones.
 POLL_S = 0.01
 
 
@@ -36,11 +33,9 @@ def ask(line: Line) -> object:
         return None
     options = sampling_options(line)
     if not args.chat:
-        run = _send(line, target, text, {"system": line.system(), **options})
-        return line.shown(_follow(run, line))
+        return line.shown(_follow(_send(line, target, text, {"system": line.system(), **options}), line))
     cell = line.lab.cells.next()
-    run = _send(line, target, target.chat.messages(cell, text, line.system()), options)
-    result = _follow(run, line)
+    result = _follow(_send(line, target, target.chat.messages(cell, text, line.system()), options), line)
     target.chat.record(cell, text, result.text)
     return line.shown(result)
 
@@ -61,16 +56,19 @@ def _follow(run: Run, line: Line) -> Result:
     """
     args = line.args
     shown = screen(mode_of(line.lab.shell), quiet=args.quiet, stream=not args.no_stream)
-    deadline_s = None if args.timeout is None else time.monotonic() + args.timeout
-    try:
-        _stream(run, shown, deadline_s, show_prompt=args.show_prompt)
-    except KeyboardInterrupt:
-        pass
-    finally:
-        if not run.done:
-            with suppress(KeyboardInterrupt):  # a second Ctrl-C: the run has ended on our side already
-                run.stop()
+    prompt_is_due = args.show_prompt
+
+    def show() -> None:
+        nonlocal prompt_is_due
+        result = run.results[0]
+        prompt_is_due = prompt_is_due and not _print_prompt(result)
+        if result.text:
+            shown.show(result.text, lambda: render.live(result.text))
+
+    watch(run, show, timeout_s=args.timeout, poll_s=POLL_S)
     result = run.results[0]
+    if prompt_is_due:
+        _print_prompt(result)
     if args.out:
         line.assign(args.out, result)
     if result.tokens or not result.error:
@@ -78,17 +76,6 @@ def _follow(run: Run, line: Line) -> Result:
         shown.finish(result.text, render.answer(result.text, result.footer, form), result.footer)
     run.wait()
     return result
-
-
-def _stream(run: Run, shown: Screen, deadline_s: float | None, *, show_prompt: bool) -> None:
-    while not run.done and (deadline_s is None or time.monotonic() < deadline_s):
-        show_prompt = show_prompt and not _print_prompt(run.results[0])
-        text = run.results[0].text
-        if text:
-            shown.show(text, lambda text=text: render.live(text))  # type: ignore[misc]
-        time.sleep(POLL_S)
-    if show_prompt:
-        _print_prompt(run.results[0])
 
 
 def _print_prompt(result: Result) -> bool:

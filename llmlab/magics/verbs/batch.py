@@ -5,9 +5,7 @@ from __future__ import annotations
 import csv
 import json
 import random
-import time
 from collections.abc import Iterable, Sequence
-from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -17,11 +15,12 @@ from llmlab.magics.line import Line, Named
 from llmlab.magics.stream_display import mode_of
 from llmlab.magics.verbs.batch_view import BatchScreen
 from llmlab.magics.verbs.targets import sampling_options, target_of
+from llmlab.magics.verbs.watching import watch
 
 if TYPE_CHECKING:
     from llmlab.engines.run import Run
 
-POLL_S = 0.02
+POLL_S = 0.05
 
 
 def batch(line: Line) -> object:
@@ -41,25 +40,18 @@ def batch(line: Line) -> object:
         arrivals=_arrivals(len(prompts), args.rate, args.seed or 0),
         **sampling_options(line),
     )
-    _follow(run, prompts, line, is_paused=target.handle.is_paused)
+    follow(run, prompts, line, is_paused=target.handle.is_paused)
     return line.shown(run)
 
 
-def _follow(run: Run, prompts: Sequence[Any], line: Line, *, is_paused: bool) -> None:
-    """Show the run until it ends, or until Stop or --timeout end it; then assign it. Raises: what the run raises."""
+def follow(run: Run, prompts: Sequence[Any], line: Line, *, is_paused: bool = False) -> None:
+    """Show the run until it ends, or until Stop or --timeout end it; then assign it. Raises: what the run raises.
+
+    A paused engine takes the requests and waits for `%llm step`; the cell does not wait for it.
+    """
     screen = BatchScreen(prompts, "quiet" if line.args.quiet else mode_of(line.lab.shell))
-    deadline_s = None if line.args.timeout is None else time.monotonic() + line.args.timeout
-    try:
-        # A paused engine takes the requests and waits for `%llm step`: so does not the cell.
-        while not run.done and not is_paused and (deadline_s is None or time.monotonic() < deadline_s):
-            screen.show(run)
-            time.sleep(POLL_S)
-    except KeyboardInterrupt:
-        pass
-    finally:
-        if not run.done and not is_paused:
-            with suppress(KeyboardInterrupt):  # a second Ctrl-C: the run has ended on our side already
-                run.stop()
+    if not is_paused:
+        watch(run, lambda: screen.show(run), timeout_s=getattr(line.args, "timeout", None), poll_s=POLL_S)
     if line.args.out:
         line.assign(line.args.out, run)
     screen.finish(run)

@@ -50,7 +50,7 @@ class BatchScreen:
         for index, result in enumerate(run.results):
             if result.finish_reason is not None and index not in self._printed:
                 self._printed.add(index)
-                row = _row(index, self._prompts[index], result)
+                row = _row(index, self._prompts, result)
                 print(f"{row[0]}. {row[1]} -> {row[2]} [{row[3]} tokens, TTFT {row[4]}, {row[5]} tok/s, {row[6]}]")
                 sys.stdout.flush()
 
@@ -59,7 +59,7 @@ def card(run: Run, prompts: Sequence[str] = ()) -> Card:
     """The requests of a run with their figures; of many, those that run now first."""
     results = list(enumerate(run.results))
     shown = sorted(sorted(results, key=_rank)[:MAX_ROWS], key=_index)
-    rows = tuple(_row(i, prompts[i] if prompts else result.request_id, result) for i, result in shown)
+    rows = tuple(_row(i, prompts, result) for i, result in shown)
     more = (f"{len(results) - len(rows)} more are not shown.",) if len(rows) < len(results) else ()
     columns = ("#", "prompt" if prompts else "request", "answer", "tokens", "TTFT", "tok/s", "end")
     return Card("", columns, rows, (*more, summary(run)), steady="answer")
@@ -85,11 +85,11 @@ def _index(item: tuple[int, Result]) -> int:
     return item[0]
 
 
-def _row(index: int, prompt: str, result: Result) -> tuple[object, ...]:
+def _row(index: int, prompts: Sequence[str], result: Result) -> tuple[object, ...]:
     speed = result.tokens_per_s
     return (
         index + 1,
-        _head(prompt, _PROMPT_CHARS),
+        _head(prompts[index] if prompts else result.request_id, _PROMPT_CHARS),
         _answer(result),
         result.num_output_tokens,
         seconds_text(result.ttft_s),

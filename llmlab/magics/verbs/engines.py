@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import weakref
 from typing import TYPE_CHECKING, Any
 
 import llmlab
@@ -32,11 +33,12 @@ def load(line: Line) -> object:
 def load_own(line: Line, model: str, wanted: dict[str, Any]) -> object:
     """Load, after the engine that this very line of this cell loaded when it ran before was unloaded."""
     cell, asked = line.lab.cells.next(), (model, repr(wanted))
-    before = line.lab.loads.get(cell)
-    if before is not None and before[0] == asked and not before[1].is_unloaded:
-        before[1].unload()
+    asked_before, handle_of = line.lab.loads.get(cell, (None, None))
+    before = handle_of() if handle_of is not None and asked_before == asked else None
+    if before is not None:
+        before.unload()
     handle = line.call("llmlab.load", llmlab.load, model, **wanted)
-    line.lab.loads[cell] = (asked, handle)
+    line.lab.loads[cell] = (asked, weakref.ref(handle))
     return line.show(loaded_card(handle), handle)
 
 
@@ -81,6 +83,7 @@ def _engine_row(engine: EngineStatus) -> tuple[object, ...]:
 
 def use(line: Line) -> object:
     """The handle is the value."""
+    loaded(line.args.name)  # a sentence when there is none
     handle = line.call("llmlab.use", llmlab.use, line.args.name)
     print(f"{handle.name} answers from here on.")
     return line.shown(handle)
@@ -89,6 +92,8 @@ def use(line: Line) -> object:
 def unload(line: Line) -> object:
     """What was given back is the value."""
     args = line.args
+    if not args.all:
+        loaded(args.name) if args.name else current()  # a sentence when there is none
     unloaded = line.call("llmlab.unload", llmlab.unload, *([args.name] if args.name else []), all=args.all or None)
     return line.show(unloaded_card(unloaded), unloaded)
 

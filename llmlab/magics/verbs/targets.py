@@ -53,7 +53,7 @@ def loaded(name: str) -> EngineHandle:
     handles = llmlab.handles()
     if name not in handles:
         known = f"Loaded: {', '.join(sorted(handles))}." if handles else "None is loaded."
-        hint = did_you_mean(name, handles) or f" Type `%llm load {name}`, or put the prompt below the first line."
+        hint = did_you_mean(name, handles) or " Load one: `%llm load MODEL --as NAME`."
         raise UsageError(f"No engine {name!r}. {known}{hint}")
     return handles[name]
 

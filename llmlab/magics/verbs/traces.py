@@ -2,10 +2,17 @@
 
 from __future__ import annotations
 
+from contextlib import ExitStack
+from typing import TYPE_CHECKING, Any
+
 import llmlab
 from llmlab.magics.line import Line
-from llmlab.magics.verbs.engines import loaded_card
+from llmlab.magics.verbs.batch import follow
 from llmlab.magics.verbs.targets import current
+
+if TYPE_CHECKING:
+    from llmlab.engines.handle import EngineHandle
+    from llmlab.engines.run import Run
 
 
 def save(line: Line) -> object:
@@ -20,8 +27,25 @@ def load(line: Line) -> object:
 
 
 def replay(line: Line) -> object:
-    """The handle of the replay is the value."""
-    options = None if line.args.speed is None else {"speed": line.args.speed}
-    name = getattr(line.args, "as")
-    handle = line.call("llmlab.load", llmlab.load, line.args.file, engine="replay", name=name, options=options)
-    return line.show(loaded_card(handle), handle)
+    """Play the whole trace as it was; the Run is the value. With --as, the replay stays loaded under that name."""
+    args, name, before = line.args, getattr(line.args, "as"), llmlab.current()
+    options = None if args.speed is None else {"speed": args.speed}
+
+    def load_and_play(file: str, **wanted: Any) -> Run:
+        with ExitStack() as stack:
+            handle = llmlab.load(file, **wanted)
+            if name is None:
+                stack.callback(_forget, handle, before)
+            run = handle.replay()
+            follow(run, (), line)
+        return run
+
+    wanted = {"engine": "replay", "name": name, "options": options}
+    return line.shown(line.call("llmlab.load({}).replay()", load_and_play, args.file, **wanted))
+
+
+def _forget(handle: EngineHandle, before: EngineHandle | None) -> None:
+    """End the replay; who answered before answers again."""
+    handle.unload()
+    if before is not None:
+        llmlab.use(before.name)

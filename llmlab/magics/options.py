@@ -1,0 +1,111 @@
+"""What a verb, a flag and its value are: the words in which grammar.py is written.
+
+This file must not know any verb.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+
+@dataclass(frozen=True, slots=True)
+class Option:
+    """A flag. Without a metavar it is a switch; `live` names the things that Tab offers as its value."""
+
+    names: tuple[str, ...]
+    help: str
+    metavar: str = ""
+    convert: Callable[[str], Any] = str
+    choices: tuple[str, ...] = ()
+    live: str = ""
+    # May be given again; the values make a list.
+    repeat: bool = False
+    # Takes all the words key=value that follow it; they make a dict.
+    pairs: bool = False
+
+    @property
+    def dest(self) -> str:
+        """The attribute its value is stored in: `max_tokens` of --max-tokens."""
+        return self.names[-1].lstrip("-").replace("-", "_")
+
+    @property
+    def usage(self) -> str:
+        """`-n MAX_TOKENS`"""
+        return " ".join([self.names[0], self.metavar, *(["..."] if self.pairs else [])])
+
+
+@dataclass(frozen=True, slots=True)
+class Argument:
+    """A word without a flag."""
+
+    name: str
+    help: str
+    required: bool = True
+    convert: Callable[[str], Any] = str
+    live: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Verb:
+    """What can stand after %llm, and where its action is: "module:function" below llmlab.magics.verbs."""
+
+    name: str
+    help: str
+    action: str
+    arguments: tuple[Argument, ...] = ()
+    options: tuple[Option, ...] = ()
+    # The words that are no flags are one text, kept as it was typed.
+    free_text: bool = False
+    # Where it may be typed: "line" (%llm), "cell" (%%llm) or "both".
+    form: str = "line"
+    title: str = ""
+
+    def option(self, name: str) -> Option | None:
+        return next((option for option in self.options if name in option.names), None)
+
+
+# ---- conversions: the message of a ValueError says what the flag takes
+
+
+def whole(text: str) -> int:
+    try:
+        return int(text.replace("_", ""))
+    except ValueError:
+        raise ValueError("a whole number") from None
+
+
+def number(text: str) -> float:
+    try:
+        return float(text)
+    except ValueError:
+        raise ValueError("a number") from None
+
+
+def variable(text: str) -> str:
+    if not text.isidentifier():
+        raise ValueError("the name of a variable")
+    return text
+
+
+def escapes(text: str) -> str:
+    r"""Text in which \n and \t stand for a line break and a tab."""
+    return text.replace("\\n", "\n").replace("\\t", "\t")
+
+
+def pair(text: str) -> tuple[str, Any]:
+    """key=value; the value as a Python literal when it is one.
+
+    >>> pair("flash_attn=False"), pair("mode=fast")
+    (('flash_attn', False), ('mode', 'fast'))
+    """
+    from ast import literal_eval
+
+    key, equals, value = text.partition("=")
+    if not (equals and key.isidentifier()):
+        raise ValueError("key=value")
+    try:
+        return key, literal_eval(value)
+    except (ValueError, SyntaxError):
+        return key, value

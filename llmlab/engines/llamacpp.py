@@ -23,7 +23,7 @@ from llmlab.scheduling.contracts import Policy
 from llmlab.scheduling.policies import POLICIES
 from llmlab.scheduling.scheduler import Scheduler, StepPlan
 from llmlab.scheduling.sequence import Sequence
-from llmlab.trace import Capabilities, FinishReason, Header, Request, ScheduledRequest, Step, Token
+from llmlab.trace import Capabilities, CellDelta, FinishReason, Header, Request, ScheduledRequest, Step, Token
 
 OPTIONS = ("threads", "flash_attn", "extra_bufts", "gpu_layers", "prefix_caching", "policy", "raw_cells")
 
@@ -85,6 +85,7 @@ class LlamaCppEngine:
             lora="engine",
             pluggable=("policy", "sampler"),
         )
+        self._placed: list[int] = []  # cells of the last batch, in its order, as the pool expects them
         self._seats_changed = False  # since the last step was recorded
         self._watcher = CellWatcher(reader or MirroredCells(self.pool))
 
@@ -249,7 +250,7 @@ class LlamaCppEngine:
     def _forward(self, plan: StepPlan) -> bool:
         """True when the KV of the plan exists now; False when the pass was broken off and its room given back."""
         if not plan.shares or self.context.decode():
-            self.pool.place((share.seq.request_id, share.num_tokens) for share in plan.shares)
+            self._placed = self.pool.place((share.seq.request_id, share.num_tokens) for share in plan.shares)
             self.scheduler.commit(plan)
             return True
         for share in plan.shares:
@@ -288,14 +289,20 @@ class LlamaCppEngine:
         self._generations.pop(request_id).sampler.close()
         self._ended[request_id] = reason
 
-    def _cell_delta(self, plan: StepPlan) -> Any:
+    def _cell_delta(self, plan: StepPlan) -> CellDelta:
         self._repeat_operations()
-        computed = {
-            share.seq.request_id: range(share.num_computed_tokens, share.num_computed_tokens + share.num_tokens)
-            for share in plan.shares
-        }
+        seats = self.pool.seats()
+        seat_of = {request_id: seat for seat, request_id in seats.items()}
+        computed: dict[str, range] = {}
+        placed: dict[int, tuple[int, int]] = {}
+        cells = iter(self._placed)
+        for share in plan.shares:
+            request_id, first = share.seq.request_id, share.num_computed_tokens
+            computed[request_id] = range(first, first + share.num_tokens)
+            seat = seat_of.get(request_id, -1)
+            placed.update((next(cells), (position, seat)) for position in computed[request_id])
         only_written, self._seats_changed = not self._seats_changed, False
-        return self._watcher.delta(self.pool.seats(), computed, only_written=only_written)
+        return self._watcher.delta(seats, computed, placed if only_written else None)
 
     def _repeat_operations(self) -> None:
         """Bring the real cache to where the pool is."""

@@ -62,13 +62,13 @@ class RawCells:
         begin, end = self._word(vector), self._word(vector + 8)
         if end - begin != self._SIZE:
             raise ValueError(f"expected one llama_kv_cells of {self._SIZE} bytes, found {end - begin}")
-        self._cells = begin
+        # Both vectors get their size when the context is made, and keep their place.
+        self._position = self._vector(begin + self._POSITION, np.int32)
+        self._seats = self._vector(begin + self._SEATS, np.uint64).reshape(-1, 4)
+        self._head = ctypes.c_uint32.from_address(self._word(self._cache + self._HEADS))
 
     def read(self) -> Cells:
-        position = self._vector(self._cells + self._POSITION, np.int32)
-        seats = self._vector(self._cells + self._SEATS, np.uint64).reshape(-1, 4)
-        head = ctypes.c_uint32.from_address(self._word(self._cache + self._HEADS)).value
-        return Cells(position, seats, head)
+        return Cells(self._position, self._seats, self._head.value)
 
     @staticmethod
     def _word(address: int) -> int:
@@ -135,51 +135,70 @@ def raw_reader(context: Any, num_cells: int, num_seats: int) -> RawCells | None:
 
 
 class CellWatcher:
-    """Turns what a reader sees after each step into the CellDelta of that step. Costs what has changed, not what is."""
+    """Turns what a reader sees after each step into the CellDelta of that step."""
 
     def __init__(self, reader: CellReader) -> None:
         self.reader = reader
         self._before = reader.read().copy()
         self._owner: dict[int, str] = {}  # seat -> request, as of the last step
+        self._num_used = self._end = 0  # used cells, and the place behind the last of them
 
-    def delta(self, seats: Mapping[int, str], computed: Mapping[str, range], *, only_written: bool) -> CellDelta:
+    def delta(
+        self, seats: Mapping[int, str], computed: Mapping[str, range], placed: Mapping[int, tuple[int, int]] | None
+    ) -> CellDelta:
         """The change since the last call.
 
         `seats`: which request sits on which seat now. `computed`: the positions that each request wrote in this step;
         only they tell a cell that was freed and written again from one whose KV went to another request as it is.
-        `only_written`: no seat was shared or cut since, so a cell without a new position has its old seats; reading
-        all of them would cost more than everything else here.
+        `placed`: cell -> (position, seat) as our pool expects them, when this step only wrote. Where the cells
+        themselves agree, nobody has to look at all the others: that would cost more than everything else here.
         """
         before, now = self._before, self.reader.read()
+        only_written = placed is not None and self._agrees(now, placed)
+        changed = list(placed or ()) if only_written else self._changed(now, seats)
         written: dict[str, list[tuple[int, int]]] = {}
         shared: dict[str, list[int]] = {}
         freed: dict[str, list[int]] = {}
-        changed = (
-            np.flatnonzero(before.position != now.position).tolist() if only_written else self._changed(now, seats)
-        )
         for cell in changed:
+            position = int(now.position[cell])
             old, new = self._holders(before, cell, self._owner), self._holders(now, cell, seats)
-            fresh = any(int(now.position[cell]) in computed.get(who, ()) for who in new)
+            fresh = any(position in computed.get(who, ()) for who in new)
             for request_id in old if fresh else old - new:
                 freed.setdefault(request_id, []).append(cell)
             gained = sorted(new if fresh else new - old)
             if fresh:
-                written.setdefault(gained.pop(0), []).append((cell, int(now.position[cell])))
+                written.setdefault(gained.pop(0), []).append((cell, position))
             for request_id in gained:
                 shared.setdefault(request_id, []).append(cell)
         before.position[changed], before.seats[changed] = now.position[changed], now.seats[changed]
         self._owner = dict(seats)
-        used = np.flatnonzero(now.position >= 0)
-        last = int(used[-1]) + 1 if len(used) else 0
+        self._count(now, changed, only_written=only_written)
         return CellDelta(
             written={r: tuple(_runs_with_positions(cells)) for r, cells in written.items()},
             shared={r: runs(cells) for r, cells in shared.items()},
             freed={r: runs(cells) for r, cells in freed.items()},
-            num_used=len(used),
+            num_used=self._num_used,
             num_cells=len(now.position),
-            num_attended=min(-(-last // ATTENTION_PAD) * ATTENTION_PAD, len(now.position)),
+            num_attended=min(-(-self._end // ATTENTION_PAD) * ATTENTION_PAD, len(now.position)),
             head=now.head,
         )
+
+    def _agrees(self, now: Cells, placed: Mapping[int, tuple[int, int]]) -> bool:
+        """Whether these cells were empty, and are now what was expected."""
+        cells = list(placed)
+        return (
+            bool((self._before.position[cells] < 0).all())
+            and now.position[cells].tolist() == [position for position, _ in placed.values()]
+            and all(now.seats_of(cell) == [seat] for cell, (_, seat) in placed.items())
+        )
+
+    def _count(self, now: Cells, changed: list[int], *, only_written: bool) -> None:
+        if only_written:
+            self._num_used += len(changed)
+            self._end = max([self._end, *(cell + 1 for cell in changed)])
+        else:
+            used = np.flatnonzero(now.position >= 0)
+            self._num_used, self._end = len(used), int(used[-1]) + 1 if len(used) else 0
 
     def _changed(self, now: Cells, seats: Mapping[int, str]) -> list[int]:
         before = self._before

@@ -170,7 +170,7 @@ class CellWatcher:
                 written.setdefault(gained.pop(0), []).append((cell, position))
             for request_id in gained:
                 shared.setdefault(request_id, []).append(cell)
-        before.position[changed], before.seats[changed] = now.position[changed], now.seats[changed]
+            before.position[cell], before.seats[cell] = position, now.seats[cell]
         self._owner = dict(seats)
         self._count(now, changed, only_written=only_written)
         return CellDelta(
@@ -185,11 +185,10 @@ class CellWatcher:
 
     def _agrees(self, now: Cells, placed: Mapping[int, tuple[int, int]]) -> bool:
         """Whether these cells were empty, and are now what was expected."""
-        cells = list(placed)
-        return (
-            bool((self._before.position[cells] < 0).all())
-            and now.position[cells].tolist() == [position for position, _ in placed.values()]
-            and all(now.seats_of(cell) == [seat] for cell, (_, seat) in placed.items())
+        empty, position = self._before.position, now.position
+        return all(
+            empty[cell] < 0 and position[cell] == expected and now.seats_of(cell) == [seat]
+            for cell, (expected, seat) in placed.items()
         )
 
     def _count(self, now: Cells, changed: list[int], *, only_written: bool) -> None:

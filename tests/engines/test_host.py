@@ -247,7 +247,8 @@ import llmlab, os, signal, threading, time
 eng = llmlab.load("a-model", "fake_engine:FakeEngine", options={"step_s": 0.01})
 stream = lambda prompt, **options: list(eng.stream(prompt, **options))
 batch = lambda prompt, **options: eng.batch([prompt] * 8, **options).wait()
-for ask in (eng.generate, stream, batch):
+tokens = lambda prompt, **options: list(eng.batch([prompt] * 8, **options))
+for ask in (eng.generate, stream, batch, tokens):
     for delay_s in (0.001, 0.05, 0.3):
         threading.Timer(delay_s, os.kill, (os.getpid(), signal.SIGINT)).start()
         try:

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 from fake_loading import LoadFake
+from msgspec.structs import replace
 
 from llmlab.engines import registry
 from llmlab.engines.handle import EngineHandle
@@ -139,6 +140,16 @@ def test_speed_divides_the_waiting(recorded: Trace, replay: Replay):
         run.wait()
         took_s[speed] = run.trace.step_records[-1].t_s - run.trace.step_records[0].t_s
     assert took_s[1] / took_s[4] == pytest.approx(4, rel=0.3)
+
+
+@pytest.mark.parametrize(("late_s", "ttft_s"), [(0.0, 1.0), (100.0, 2.0)], ids=["at once", "after ages"])
+def test_a_play_waits_for_its_first_step_as_it_was_but_not_for_ages(replay: Replay, late_s: float, ttft_s: float):
+    # The first step takes a second; before it, a play waits for one second at most.
+    recorded = two_requests()
+    steps = tuple(replace(step, t_s=step.t_s + late_s) for step in recorded.step_records)
+    eng = replay(Trace(recorded.header, recorded.request_records, steps), speed=10)
+    first, _ = eng.replay().wait()
+    assert first.ttft_s == pytest.approx(ttft_s / 10, abs=0.04)
 
 
 def test_a_stopped_replay_ends_and_can_be_played_again(recorded: Trace, replay: Replay):

@@ -61,10 +61,12 @@ class InlineLink:
         self._log: list[str] = []
         self._loop: EngineLoop | None = None
         self._end: str | None = None
+        self._closed = False
         self._thread = threading.Thread(target=self._run, args=(config, parts), name="engine", daemon=True)
         self._thread.start()
 
     def send(self, command: wire.Command) -> None:
+        self._closed = self._closed or isinstance(command, wire.Close)
         if self._loop is not None:
             self._loop.put(command)
 
@@ -101,6 +103,8 @@ class InlineLink:
             self._end = "could not be loaded"
             return
         self._loop = EngineLoop(engine, self._messages.put)
+        if self._closed:  # while it was loading: that Close reached no loop
+            self._loop.put(wire.Close())
         self._messages.put(wire.EVENT + wire.encode(answer))
         self._end = self._serve(self._loop.run) or self._serve(engine.close) or "was closed"
 

@@ -19,6 +19,8 @@ from llmlab.trace.kv_state import BlockState, CellState
 from llmlab.trace.records import CellDelta, KvDelta
 
 MAX_BYTES = 64 * 2**20
+# States of the KV cache that are kept, so that the next slice need not begin with the first step.
+MAX_SNAPSHOTS = 32
 # Folding costs more per call than per step.
 FOLD_SHARE = 8
 
@@ -109,6 +111,8 @@ class Recorder:
         with self._lock:
             if number >= self._first:
                 self._kv_before[number] = snapshot
+            if len(self._kv_before) > MAX_SNAPSHOTS:
+                del self._kv_before[min(n for n in self._kv_before if n > self._first)]
         return snapshot
 
     def _fold(self) -> None:

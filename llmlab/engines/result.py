@@ -118,6 +118,10 @@ class Result:
             parts.append(self.finish_reason)
         return " · ".join(parts)
 
+    def __getstate__(self) -> dict[str, Any]:
+        """What a pickle keeps: all but the way to the trace, which lives in this notebook."""
+        return self.__dict__ | {"_trace": None}
+
     def __str__(self) -> str:
         return self.text
 

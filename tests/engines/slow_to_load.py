@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import threading
 import time
 from typing import Any
 
@@ -16,6 +17,19 @@ class SlowEngine:
 
     def __init__(self, config: Any) -> None:
         time.sleep(600)
+
+
+class LateEngine(FakeEngine):
+    """Takes half a second to load, and notes when it is closed."""
+
+    closed = threading.Event()
+
+    def __init__(self, config: EngineConfig) -> None:
+        time.sleep(0.5)
+        super().__init__(config)
+
+    def close(self) -> None:
+        self.closed.set()
 
 
 class AbortingEngine:

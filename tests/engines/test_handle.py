@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import pickle
 import threading
 import time
 from dataclasses import replace
@@ -10,10 +11,12 @@ from dataclasses import replace
 import numpy as np
 import pytest
 from fake_loading import LoadFake
+from slow_to_load import LateEngine
 
 from llmlab.engines import registry
 from llmlab.engines.bell import Bell
 from llmlab.engines.handle import EngineHandle
+from llmlab.engines.loading import load
 from llmlab.errors import EngineDied, EngineError, PlanRefused, RequestError
 from llmlab.scheduling.contracts import SchedulerState
 from llmlab.trace import Token, Trace
@@ -443,6 +446,20 @@ def test_an_engine_that_does_not_load_says_why(load_fake: LoadFake):
     with pytest.raises(EngineError, match="no such thing here"):
         load_fake(refuse="no such thing here")
     assert registry.handles() == {}
+
+
+def test_an_engine_that_was_given_up_while_it_loads_is_closed_when_it_has_loaded():
+    with pytest.raises(EngineError, match=r"was not ready within 0.1 s"):
+        load("a-model", "slow_to_load:LateEngine", isolation="inline", timeout=0.1)
+    assert LateEngine.closed.wait(5)
+
+
+def test_a_result_can_be_pickled_without_its_trace(load_fake: LoadFake):
+    result = load_fake().generate("abc", max_tokens=3)
+    copy = pickle.loads(pickle.dumps(result))
+    assert copy == result
+    with pytest.raises(LookupError, match="belongs to no run"):
+        _ = copy.trace
 
 
 def test_a_handle_shows_what_it_holds(load_fake: LoadFake):

@@ -8,7 +8,7 @@ This file must not know sockets or runs.
 from __future__ import annotations
 
 import threading
-from collections.abc import Collection, Iterable
+from collections.abc import Collection, Iterable, Sequence
 from typing import Literal
 
 import msgspec
@@ -37,6 +37,7 @@ class Recorder:
         self._num_bytes = 0
         # number of a step -> the KV cache before it; the oldest step that is still here always has one
         self._kv_before: dict[int, KvDelta | None] = {0: header.kv_at_start}
+        self._ended: set[str] = set()  # ended in a step that was folded away, but still hold KV
         self._death: str | None = None
 
     @property
@@ -63,7 +64,7 @@ class Recorder:
             self._steps.append(encoded)
             self._num_bytes += len(encoded)
         if self._num_bytes > self._max_bytes:
-            self._fold()
+            self._fold_oldest()
 
     def note_death(self, text: str) -> None:
         """No step will follow."""
@@ -80,11 +81,15 @@ class Recorder:
             encoded = self._steps[first - self._first : end - self._first]
             requests = dict(self._requests)
             is_newest = end == self.num_steps
+            known, between = self._before(first)
+            ended_before = set(self._ended)
         steps = tuple(decode_step(content) for content in encoded)
-        kv_at_start = self._kv_at(first)
+        kv_at_start = _fold(known, between)
+        self._remember(first, kv_at_start)
         seen = _ids_in(steps) | set(own) | _holders(kv_at_start)
         present = sorted((r for r in requests.values() if r.request_id in seen), key=lambda r: r.arrival_s)
-        open_ids = (_alive_ids(steps) | set(own)) - {request_id for step in steps for request_id in step.finished}
+        ended = {request_id for step in steps for request_id in step.finished} | ended_before
+        open_ids = (_alive_ids(steps) | set(own)) - ended
         incidents = self._incidents(steps, present, open_ids, died=self._death is not None and is_newest)
         header = msgspec.structs.replace(self.header, kv_at_start=kv_at_start)
         return Trace(header, tuple(present), steps, incidents)
@@ -101,42 +106,43 @@ class Recorder:
         ids = tuple(r.request_id for r in present if r.request_id in open_ids)
         return (Incident(incident=kind, t_s=t_s, requests=ids, text=text),)
 
-    def _kv_at(self, number: int) -> KvDelta | None:
-        """The KV cache before a step, as a change of an empty one."""
-        with self._lock:
-            known = max((n for n in self._kv_before if n <= number), default=self._first)
-            start = self._kv_before.get(known)
-            between = self._steps[known - self._first : number - self._first]
-        snapshot = _fold(start, (decode_step(content) for content in between)) if between else start
+    def _before(self, number: int) -> tuple[KvDelta | None, list[bytes]]:
+        """The nearest known state of the KV cache before a step, and the steps from there on. Call with the lock."""
+        known = max(n for n in self._kv_before if n <= number)
+        return self._kv_before[known], self._steps[known - self._first : number - self._first]
+
+    def _remember(self, number: int, kv: KvDelta | None) -> None:
         with self._lock:
             if number >= self._first:
-                self._kv_before[number] = snapshot
+                self._kv_before[number] = kv
             if len(self._kv_before) > MAX_SNAPSHOTS:
                 del self._kv_before[min(n for n in self._kv_before if n > self._first)]
-        return snapshot
 
-    def _fold(self) -> None:
+    def _fold_oldest(self) -> None:
         """The oldest steps become one state of the KV cache; requests that ended in them are forgotten."""
         num_folded = max(1, len(self._steps) // FOLD_SHARE)
-        first = self._first + num_folded
-        snapshot = self._kv_at(first)
         with self._lock:
-            folded = self._steps[:num_folded]
+            folded, first = self._steps[:num_folded], self._first + num_folded
+            known, between = self._before(first)
+        snapshot = _fold(known, between)
+        ended = self._ended | {request_id for content in folded for request_id in decode_step(content).finished}
+        with self._lock:
             del self._steps[:num_folded]
             self._first = first
             self._num_bytes -= sum(map(len, folded))
             self._kv_before = {n: kv for n, kv in self._kv_before.items() if n > first} | {first: snapshot}
-        gone = {request_id for content in folded for request_id in decode_step(content).finished} - _holders(snapshot)
-        with self._lock:
-            for request_id in gone:
+            self._ended = ended & _holders(snapshot)
+            for request_id in ended - self._ended:
                 self._requests.pop(request_id, None)
 
 
-def _fold(start: KvDelta | None, steps: Iterable[Step]) -> KvDelta | None:
+def _fold(start: KvDelta | None, encoded: Sequence[bytes]) -> KvDelta | None:
     """The KV cache after these steps; None when the engine shows none."""
+    if not encoded:
+        return start
     cells, blocks = CellState(), BlockState()
     last: KvDelta | None = None
-    for delta in (start, *(step.kv for step in steps)):
+    for delta in (start, *(decode_step(content).kv for content in encoded)):
         last = delta or last
         if isinstance(delta, CellDelta):
             cells.apply(delta)

@@ -16,9 +16,9 @@ from llmlab.trace.example import two_requests
 PROMPTS = [f"{'shared beginning of ' * (i % 2)}request {i}" for i in range(40)]
 
 
-def recorded(max_bytes: int = 2**26) -> tuple[Recorder, list[int]]:
+def recorded(max_bytes: int = 2**26, num_cells: int = 90) -> tuple[Recorder, list[int]]:
     """A session of 40 requests that come one by one; and the number of steps before each came."""
-    engine = FakeEngine(EngineConfig("fake", "a-model", "", max_num_seqs=4, options={"num_cells": 90}))
+    engine = FakeEngine(EngineConfig("fake", "a-model", "", max_num_seqs=4, options={"num_cells": num_cells}))
     recorder, marks = Recorder(engine.header, max_bytes), []
     for number, text in enumerate(PROMPTS):
         request = Request(
@@ -97,6 +97,14 @@ def test_memory_is_bounded_and_what_is_left_is_sound(max_bytes: int):
         range(whole.num_steps - len(trace.step_records), whole.num_steps)
     )
     assert len(trace.request_records) < 40
+
+
+def test_what_ended_before_the_first_step_that_is_left_is_not_called_cut():
+    recorder, _ = recorded(20_000, num_cells=400)
+    trace = recorder.slice(own=recorder.request_ids)
+    holders = trace.header.kv_at_start.written.keys()  # type: ignore[union-attr]
+    assert holders - {row.request_id for step in trace.step_records for row in step.scheduled}
+    assert trace.incidents == ()
 
 
 def test_a_slice_that_was_folded_away_starts_later():

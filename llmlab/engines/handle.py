@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import time
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
 from types import TracebackType
 from typing import Any, TypeVar
 
@@ -17,6 +16,7 @@ from llmlab.engines.connection import Connection
 from llmlab.engines.prompts import PromptLike, PromptMaker, entry_of
 from llmlab.engines.result import Result
 from llmlab.engines.run import Run, Stream
+from llmlab.engines.unloaded import Unloaded, rss_bytes
 from llmlab.trace import Capabilities, Header, Step, Trace
 
 CLOSE_GRACE_S = 3.0
@@ -24,26 +24,6 @@ CLOSE_GRACE_S = 3.0
 # does, and the notebook goes on all the same.
 STOP_S, PAUSED_STOP_S = 2.0, 0.2
 RunT = TypeVar("RunT", bound=Run)
-
-
-@dataclass(frozen=True, slots=True)
-class Unloaded:
-    """What unload() gave back, measured; all in bytes but ended_in_s."""
-
-    name: str
-    # Memory of the engine's process before; of this process, when the engine ran inline.
-    rss_before_bytes: int | None
-    # 0 when the process has ended.
-    rss_after_bytes: int | None
-    # What the machine had available before and after. Weights mapped from a file count as available all the time.
-    available_before_bytes: int
-    available_after_bytes: int
-    ended_in_s: float
-
-    def __repr__(self) -> str:
-        before, after = (_mb(n) for n in (self.rss_before_bytes, self.rss_after_bytes))
-        machine = f"{_mb(self.available_before_bytes)} -> {_mb(self.available_after_bytes)} MB available here"
-        return f"Unloaded {self.name}: {before} -> {after} MB, {machine}, in {self.ended_in_s:.1f} s"
 
 
 class EngineHandle:
@@ -262,17 +242,3 @@ class EngineHandle:
         if not self.alive:
             return f"EngineHandle({self.name!r}: {what} on {self.engine}, not loaded any more)"
         return f"EngineHandle({self.name!r}: {what} on {self.engine} {header.engine_version}, pid {self.pid})"
-
-
-def rss_bytes(pid: int) -> int | None:
-    """Memory that a process holds now; None when there is none."""
-    import psutil
-
-    try:
-        return int(psutil.Process(pid).memory_info().rss)
-    except psutil.Error:
-        return None
-
-
-def _mb(num_bytes: int | None) -> str:
-    return "–" if num_bytes is None else f"{num_bytes / 1e6:.0f}"

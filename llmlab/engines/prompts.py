@@ -11,8 +11,8 @@ from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 from llmlab.engines.base import SamplingParams
+from llmlab.engines.entry import Entry
 from llmlab.engines.messages import Prompt
-from llmlab.engines.run import Entry
 from llmlab.errors import RequestError
 
 # Greedy, because the same question should have the same answer unless somebody asks for chance.

@@ -9,7 +9,8 @@ import atexit
 import os
 from dataclasses import dataclass
 
-from llmlab.engines.handle import EngineHandle, Unloaded, rss_bytes
+from llmlab.engines.handle import EngineHandle
+from llmlab.engines.unloaded import Unloaded, rss_bytes
 from llmlab.errors import EngineError, unknown
 
 _handles: dict[str, EngineHandle] = {}  # in order of loading

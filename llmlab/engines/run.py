@@ -10,32 +10,16 @@ import asyncio
 import itertools
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from dataclasses import dataclass, field
 from functools import partial
 from typing import Any
 
 from llmlab.engines.bell import Bell
+from llmlab.engines.entry import Entry
 from llmlab.engines.result import Result, TokenEvent
 from llmlab.errors import EngineDied, LlmlabError, RequestError
 from llmlab.trace import FinishReason, Header, Request, Token, Trace
 
 POLL_S = 0.02
-
-
-@dataclass(slots=True, eq=False)
-class Entry:
-    """One request of a run and what has come of it."""
-
-    request_id: str
-    sent_s: float  # time.monotonic()
-    sampling: dict[str, Any]
-    request: Request | None = None
-    tokens: list[Token] = field(default_factory=list)
-    times_s: list[float] = field(default_factory=list)  # arrivals, in seconds after sent_s
-    finish_reason: FinishReason | None = None
-    error: str | None = None
-    stopped_by: str | None = None
-    end_s: float | None = None
 
 
 class Run:
@@ -149,7 +133,8 @@ class Run:
                 self._bell.wait(partial(self._has_come, number))
                 if number >= len(self._events):
                     break
-                yield _event(*self._events[number])
+                entry, index = self._events[number]
+                yield entry.event(index)
         except (KeyboardInterrupt, asyncio.CancelledError):
             self.stop()
             raise
@@ -221,22 +206,8 @@ class Run:
         known = self._results.get(entry.request_id)
         if known is not None:
             return known
-        ended, num_tokens = entry.finish_reason, len(entry.times_s)  # in this order: the thread may add one meanwhile
-        result = Result(
-            request_id=entry.request_id,
-            header=self._header,
-            prompt_text=entry.request.prompt_text if entry.request else None,
-            prompt_token_ids=entry.request.prompt_token_ids if entry.request else (),
-            tokens=tuple(entry.tokens[:num_tokens]),
-            token_times_s=tuple(entry.times_s[:num_tokens]),
-            finish_reason=ended,
-            error=entry.error,
-            stopped_by=entry.stopped_by,
-            sampling=entry.sampling,
-            e2e_s=entry.end_s,
-            _trace=lambda: self.trace,
-        )
-        if ended is not None:
+        result = entry.result(self._header, lambda: self.trace)
+        if result.finish_reason is not None:
             self._results[entry.request_id] = result
         return result
 
@@ -276,8 +247,3 @@ class Stream(Run):
         """Stop the answer, if it still comes."""
         if not self.done:
             self.stop()
-
-
-def _event(entry: Entry, index: int) -> TokenEvent:
-    token = entry.tokens[index]
-    return TokenEvent(token.text, token.token_id, token.logprob, entry.times_s[index], token.top, token.request_id)

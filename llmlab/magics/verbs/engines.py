@@ -11,8 +11,9 @@ from llmlab.magics.line import Line
 from llmlab.magics.verbs.targets import current, loaded
 
 if TYPE_CHECKING:
-    from llmlab.engines.handle import EngineHandle, Unloaded
+    from llmlab.engines.handle import EngineHandle
     from llmlab.engines.registry import EngineStatus
+    from llmlab.engines.unloaded import Unloaded
 
 LOG_LINES = 40
 

@@ -13,8 +13,6 @@ from llmlab.magics import grammar
 from llmlab.magics.options import Option, Verb
 from llmlab.magics.parsing import words
 
-_QUANTS = ("F32", "F16", "Q8_0", "Q5_K_M", "Q4_K_M", "Q4_1", "Q4_0")
-
 
 def complete(rest: str, in_cell: bool, namespace: dict[str, Any]) -> tuple[list[str] | None, str]:
     """What fits at the end of `rest`, the text behind %llm, and the piece of it that is typed already.
@@ -85,12 +83,10 @@ def live_names(kind: str, namespace: dict[str, Any]) -> list[str] | None:
         return sorted(name for name in namespace if not name.startswith("_") and name != "Out")
     if kind == "verb":
         return sorted(grammar.VERBS)
-    if kind == "quant":
-        return list(_QUANTS)
     if kind == "handle":
         loading = sys.modules.get("llmlab.engines.loading")  # not imported: nothing is loaded
         return sorted(loading.handles()) if loading else []
-    return sorted(_known(kind))
+    return list(_known(kind))
 
 
 def _known(kind: str) -> Iterable[str]:
@@ -98,8 +94,12 @@ def _known(kind: str) -> Iterable[str]:
         from llmlab.engines.base import ENGINES
 
         return ["auto", *ENGINES]
-    if kind == "model":
-        import llmlab
+    if kind == "quant":
+        from llmlab.models import QUANTS
 
-        return [model.name for model in llmlab.models.known()]
+        return QUANTS
+    if kind == "model":
+        from llmlab.models import known
+
+        return [model.name for model in known()]
     return []

@@ -30,6 +30,11 @@ class Admission:
         return len(self._waiting)
 
     @property
+    def is_pending(self) -> bool:
+        """Prompts are here, or will arrive."""
+        return bool(self._waiting or self._arrivals)
+
+    @property
     def next_arrival_s(self) -> float | None:
         """time.monotonic() at which the next prompt arrives."""
         return self._arrivals[0][0] if self._arrivals else None

@@ -53,8 +53,12 @@ class EngineLoop:
         if past := getattr(self.engine, "past_requests", ()):
             self._emit(wire.Accepted(tuple(past)))
         while not self._closing:
-            self._take_commands()
-            if self._may_step() and time.monotonic() >= self._next_step_s:
+            may_step = self._may_step() and (not self._slow_s or time.monotonic() >= self._next_step_s)
+            # Between two steps of a busy engine all code is cold: what need not be looked at is not.
+            if not may_step or not self._inbox.empty() or self._admission.is_pending:
+                self._take_commands()
+                may_step = not self._closing and self._may_step() and time.monotonic() >= self._next_step_s
+            if may_step:
                 self._step()
 
     # ---- commands

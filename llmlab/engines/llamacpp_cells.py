@@ -23,6 +23,7 @@ from llmlab.trace import CellDelta
 from llmlab.trace.kv_state import runs
 
 ATTENTION_PAD = 256  # the attention kernel reads whole multiples of this many cells
+_Written = dict[str, list[tuple[int, int]]]  # request_id -> (cell, position)
 
 
 @dataclass(frozen=True, slots=True)
@@ -153,26 +154,14 @@ class CellWatcher:
         `placed`: cell -> (position, seat) as our pool expects them, when this step only wrote. Where the cells
         themselves agree, nobody has to look at all the others: that would cost more than everything else here.
         """
-        before, now = self._before, self.reader.read()
-        only_written = placed is not None and self._agrees(now, placed)
-        changed = list(placed or ()) if only_written else self._changed(now, seats)
-        written: dict[str, list[tuple[int, int]]] = {}
+        now = self.reader.read()
         shared: dict[str, list[int]] = {}
         freed: dict[str, list[int]] = {}
-        for cell in changed:
-            position = int(now.position[cell])
-            old, new = self._holders(before, cell, self._owner), self._holders(now, cell, seats)
-            fresh = any(position in computed.get(who, ()) for who in new)
-            for request_id in old if fresh else old - new:
-                freed.setdefault(request_id, []).append(cell)
-            gained = sorted(new if fresh else new - old)
-            if fresh:
-                written.setdefault(gained.pop(0), []).append((cell, position))
-            for request_id in gained:
-                shared.setdefault(request_id, []).append(cell)
-            before.position[cell], before.seats[cell] = position, now.seats[cell]
+        if placed is not None and self._agrees(now, placed):
+            written = self._take_written(now, placed, seats)
+        else:
+            written = self._compare(now, seats, computed, shared, freed)
         self._owner = dict(seats)
-        self._count(now, changed, only_written=only_written)
         return CellDelta(
             written={r: tuple(_runs_with_positions(cells)) for r, cells in written.items()},
             shared={r: runs(cells) for r, cells in shared.items()},
@@ -191,13 +180,42 @@ class CellWatcher:
             for cell, (expected, seat) in placed.items()
         )
 
-    def _count(self, now: Cells, changed: list[int], *, only_written: bool) -> None:
-        if only_written:
-            self._num_used += len(changed)
-            self._end = max([self._end, *(cell + 1 for cell in changed)])
-        else:
-            used = np.flatnonzero(now.position >= 0)
-            self._num_used, self._end = len(used), int(used[-1]) + 1 if len(used) else 0
+    def _take_written(self, now: Cells, placed: Mapping[int, tuple[int, int]], seats: Mapping[int, str]) -> _Written:
+        """These cells, and no others, have changed."""
+        written: _Written = {}
+        for cell, (position, seat) in placed.items():
+            written.setdefault(seats[seat], []).append((cell, position))
+            self._before.position[cell], self._before.seats[cell] = position, now.seats[cell]
+            self._end = max(self._end, cell + 1)
+        self._num_used += len(placed)
+        return written
+
+    def _compare(
+        self,
+        now: Cells,
+        seats: Mapping[int, str],
+        computed: Mapping[str, range],
+        shared: dict[str, list[int]],
+        freed: dict[str, list[int]],
+    ) -> _Written:
+        """All cells against the last step. Fills `shared` and `freed`, and gives back what was written."""
+        before = self._before
+        written: _Written = {}
+        for cell in self._changed(now, seats):
+            position = int(now.position[cell])
+            old, new = self._holders(before, cell, self._owner), self._holders(now, cell, seats)
+            fresh = any(position in computed.get(who, ()) for who in new)
+            for request_id in old if fresh else old - new:
+                freed.setdefault(request_id, []).append(cell)
+            gained = sorted(new if fresh else new - old)
+            if fresh:
+                written.setdefault(gained.pop(0), []).append((cell, position))
+            for request_id in gained:
+                shared.setdefault(request_id, []).append(cell)
+            before.position[cell], before.seats[cell] = position, now.seats[cell]
+        used = np.flatnonzero(now.position >= 0)
+        self._num_used, self._end = len(used), int(used[-1]) + 1 if len(used) else 0
+        return written
 
     def _changed(self, now: Cells, seats: Mapping[int, str]) -> list[int]:
         before = self._before

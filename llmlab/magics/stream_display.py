@@ -33,7 +33,8 @@ class Screen(Protocol):
 class LiveScreen:
     """An output that is replaced while it grows. A front end that is reopened later finds the last version."""
 
-    def __init__(self) -> None:
+    def __init__(self, updates_per_s: float = MAX_UPDATES_PER_S) -> None:
+        self._pause_s = 1 / updates_per_s
         self._display_id = uuid.uuid4().hex
         self._is_open = False
         self._next_s = 0.0
@@ -41,7 +42,7 @@ class LiveScreen:
     def show(self, text: str, bundle: Callable[[], Bundle]) -> None:
         now = time.monotonic()
         if now >= self._next_s:
-            self._next_s = now + 1 / MAX_UPDATES_PER_S
+            self._next_s = now + self._pause_s
             self._publish(bundle())
 
     def finish(self, text: str, bundle: Bundle, below: str) -> None:

@@ -30,8 +30,8 @@ def bare_loop(quant: str, num_requests: int) -> dict[str, float]:
     for warm_up in (True, False):
         for i, prompt in enumerate(PROMPTS[:num_requests]):
             sampling = {"temperature": 0.0, "max_tokens": NUM_TOKENS, "ignore_eos": True}
-            ids = tuple(engine.tokenize(prompt))
-            engine.add_request(Request(request_id=f"r{i}", arrival_s=0.0, prompt_token_ids=ids, sampling=sampling))
+            name, ids = f"r{i}{'-warm-up' * warm_up}", tuple(engine.tokenize(prompt))
+            engine.add_request(Request(request_id=name, arrival_s=0.0, prompt_token_ids=ids, sampling=sampling))
         last = time.perf_counter()
         while engine._generations:
             plan = engine.scheduler.schedule()
@@ -102,7 +102,9 @@ def main() -> None:
         first = Series(f"{named}: first token to the notebook", "ms", [1e3 * r["first_travel_s"] for r in got["host"]])
         series += [*steps.values(), *ours.values(), travel, first]
         added = (ours["host"].median - ours["bare"].median) / steps["bare"].median
+        whole = steps["host"].median / steps["bare"].median - 1
         bounds += [
+            Bound(f"{named}: a whole step, host against bare", whole, 0.015, at_least=False),
             Bound(f"{named}: time added to a step by host, messages and trace", added, 0.015, at_least=False),
             Bound(f"{named}: first token to the notebook, ms", first.median, 5.0, at_least=False),
         ]

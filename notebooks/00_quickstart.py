@@ -109,7 +109,7 @@ steps[["step", "num_running", "num_prefill_tokens", "num_decode_tokens", "num_ou
 # One row for each request, with its times in seconds.
 
 # %%
-requests = run.trace.of_requests(run.request_ids).requests
+requests = run.trace.requests
 requests[["request_id", "num_prompt_tokens", "num_output_tokens", "ttft_s", "tpot_s", "e2e_s", "finish_reason"]]
 
 # %% [markdown]

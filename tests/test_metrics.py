@@ -222,3 +222,23 @@ def test_percentiles_are_numpy_s(values: list[float], q: float):
 def test_a_percentile_outside_0_to_100_is_refused(q: float):
     with pytest.raises(ValueError, match="a percentile lies between 0 and 100, not at"):
         metrics.percentile([1.0], q)
+
+
+def test_requests_that_only_left_kv_behind_do_not_count_as_part_of_a_later_run():
+    before = CellDelta(written={"old": ((0, 0, 4),)}, num_used=4, num_cells=256, num_attended=256)
+    asked = [Request(request_id=name, arrival_s=t, prompt_token_ids=(5,)) for name, t in (("old", 0.0), ("new", 100.0))]
+    share = ScheduledRequest(
+        request_id="new", phase="prefill", num_tokens=1, num_computed_tokens=0, num_prompt_tokens=1, num_output_tokens=0
+    )
+    step = Step(
+        step=7,
+        t_s=102.0,
+        scheduled=(share,),
+        num_scheduled_tokens=1,
+        tokens=(Token(request_id="new", token_id=9),),
+        finished={"new": "length"},
+    )
+    trace = Trace(Header(engine="simulated", kv_at_start=before), tuple(asked), (step,))
+    assert list(metrics.request_times(trace)) == ["new"]
+    assert metrics.throughput_tps(trace) == 0.5
+    assert list(trace.requests["request_id"]) == ["new"]

@@ -5,6 +5,7 @@ This file must not know steps or messages of the host.
 
 from __future__ import annotations
 
+import contextlib
 import time
 from collections.abc import Iterable
 from heapq import heappop, heappush
@@ -12,7 +13,7 @@ from typing import Any
 
 from llmlab.engines.base import Engine
 from llmlab.engines.messages import Prompt
-from llmlab.errors import RequestError
+from llmlab.errors import LlmlabError, RequestError
 from llmlab.trace import Request
 
 
@@ -24,6 +25,11 @@ class Admission:
         self._waiting: dict[str, Prompt] = {}  # their time has come
         self._later: dict[str, Prompt] = {}
         self._arrivals: list[tuple[float, str]] = []  # heap of (sent_s, request_id); withdrawn ones stay in it
+
+    def warm_up(self) -> None:
+        """Load what the first chat prompt needs: 0.1 s that nobody waits for while the user is typing it."""
+        with contextlib.suppress(LlmlabError):  # a template that wants other messages says so when it gets them
+            self._rendered(({"role": "user", "content": "Hello"},))
 
     def __len__(self) -> int:
         """Prompts that could go into the engine now."""

@@ -52,6 +52,7 @@ class EngineLoop:
         """Until Close. Raises: EngineError when the engine cannot be cleaned up after a failed step."""
         if past := getattr(self.engine, "past_requests", ()):
             self._emit(wire.Accepted(tuple(past)))
+        self._admission.warm_up()
         while not self._closing:
             may_step = self._may_step() and (not self._slow_s or time.monotonic() >= self._next_step_s)
             # Between two steps of a busy engine all code is cold: what need not be looked at is not.

@@ -86,7 +86,7 @@ class Recorder:
         steps = tuple(decode_step(content) for content in encoded)
         kv_at_start = _fold(known, between)
         self._remember(first, kv_at_start)
-        seen = _ids_in(steps) | set(own) | _holders(kv_at_start)
+        seen = _ids_in(steps) | set(own) | _receivers(kv_at_start)
         present = sorted((r for r in requests.values() if r.request_id in seen), key=lambda r: r.arrival_s)
         ended = {request_id for step in steps for request_id in step.finished} | ended_before
         open_ids = (_alive_ids(steps) | set(own)) - ended
@@ -131,7 +131,7 @@ class Recorder:
             self._first = first
             self._num_bytes -= sum(map(len, folded))
             self._kv_before = {n: kv for n, kv in self._kv_before.items() if n > first} | {first: snapshot}
-            self._ended = ended & _holders(snapshot)
+            self._ended = ended & _receivers(snapshot)
             for request_id in ended - self._ended:
                 self._requests.pop(request_id, None)
 
@@ -166,14 +166,11 @@ def _ids_in(steps: tuple[Step, ...]) -> set[str]:
     """Every request that these steps name."""
     ids = _alive_ids(steps)
     for step in steps:
-        ids.update(step.finished, _holders(step.kv))
+        ids.update(step.finished, _receivers(step.kv))
         if step.kv is not None:
             ids.update(step.kv.freed)
     return ids
 
 
-def _holders(kv: KvDelta | None) -> set[str]:
-    """Requests that get KV in this delta."""
-    if kv is None:
-        return set()
-    return {*kv.written, *kv.shared} if isinstance(kv, CellDelta) else set(kv.allocated)
+def _receivers(kv: KvDelta | None) -> set[str]:
+    return kv.receivers if kv is not None else set()

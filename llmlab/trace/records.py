@@ -76,6 +76,11 @@ class CellDelta(Record, frozen=True, kw_only=True, tag_field="kind", tag="cells"
     # Where the search for free cells starts next.
     head: Count | None = None
 
+    @property
+    def receivers(self) -> set[str]:
+        """Requests that get KV in this delta."""
+        return {*self.written, *self.shared}
+
 
 class BlockDelta(Record, frozen=True, kw_only=True, tag_field="kind", tag="blocks"):
     """Changes of a paged KV cache from the end of one step to the end of the next.
@@ -95,6 +100,11 @@ class BlockDelta(Record, frozen=True, kw_only=True, tag_field="kind", tag="block
     ref_counts: dict[Count, Count] = {}
     num_free: Room
     num_blocks: Room
+
+    @property
+    def receivers(self) -> set[str]:
+        """Requests that get KV in this delta."""
+        return set(self.allocated)
 
 
 KvDelta = BlockDelta | CellDelta

@@ -101,7 +101,7 @@ def requests(trace: Trace) -> pd.DataFrame:
         {
             "request_id": request.request_id,
             "arrival_s": request.arrival_s,
-            "num_prompt_tokens": (t := measured[request.request_id]).num_prompt_tokens,
+            "num_prompt_tokens": t.num_prompt_tokens,
             "num_output_tokens": t.num_output_tokens,
             "num_cached_tokens": num_cached.get(request.request_id),
             "num_preemptions": num_preemptions[request.request_id],
@@ -115,6 +115,7 @@ def requests(trace: Trace) -> pd.DataFrame:
             "user": request.user,
         }
         for request in trace.request_records
+        if (t := measured.get(request.request_id))
     )
     return _frame(REQUEST_COLUMNS, rows)
 

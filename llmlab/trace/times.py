@@ -41,7 +41,9 @@ class RequestTimes:
 
 
 def request_times(trace: Trace) -> dict[str, RequestTimes]:
-    """request_id -> its times, for each request record of the trace, in order of arrival.
+    """request_id -> its times, in order of arrival.
+
+    For each request record, but those that had ended before the trace begins and only left KV behind.
 
     >>> from llmlab.trace import Header, Request, Step, Token, Trace
     >>> asked = Request(request_id="a", arrival_s=0.25, prompt_token_ids=(5, 6))
@@ -62,7 +64,10 @@ def request_times(trace: Trace) -> dict[str, RequestTimes]:
                 token_times_s[token.request_id].append(step.t_s)
         finish_reason.update(step.finished)
     times = {}
+    over = _ended_before(trace)
     for request in trace.request_records:
+        if request.request_id in over:
+            continue
         seen = token_times_s[request.request_id]
         first = first_share.get(request.request_id, _FirstShare(0, 0, None))
         times[request.request_id] = RequestTimes(
@@ -75,6 +80,17 @@ def request_times(trace: Trace) -> dict[str, RequestTimes]:
             first.start_s,
         )
     return times
+
+
+def _ended_before(trace: Trace) -> set[str]:
+    """Requests that hold KV when the trace begins and take no part in it."""
+    left = set(trace.header.kv_at_start.receivers if trace.header.kv_at_start else ())
+    for step in trace.step_records:
+        if not left:
+            break
+        left -= {row.request_id for row in step.scheduled}
+        left.difference_update(step.waiting, step.preempted, step.finished)
+    return left
 
 
 class _FirstShare(NamedTuple):

@@ -8,14 +8,14 @@ from __future__ import annotations
 
 import heapq
 from collections import Counter
-from collections.abc import Collection, Iterable, Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from llmlab.trace.block_checks import BlockChecks
 from llmlab.trace.cell_checks import CellChecks
 from llmlab.trace.lifecycle import Lifecycles
-from llmlab.trace.records import BlockDelta, CellDelta, Header, Incident, KvDelta, Step
+from llmlab.trace.records import CellDelta, Header, Incident, KvDelta, Step
 from llmlab.trace.rules import Finding, Rule
 
 if TYPE_CHECKING:
@@ -46,7 +46,8 @@ def validate(trace: Trace) -> list[Violation]:
 
 def _violations(trace: Trace) -> Iterator[Violation]:
     header = trace.header
-    lifecycles = Lifecycles(holders_at_start=_holders(header.kv_at_start), max_model_len=header.max_model_len)
+    holders = header.kv_at_start.receivers if header.kv_at_start else None  # None: it begins with an empty cache
+    lifecycles = Lifecycles(holders_at_start=holders, max_model_len=header.max_model_len)
     for finding in lifecycles.begin(trace.request_records):
         yield Violation(None, *finding)
     kv = _checks_for(header.kv_at_start, header, lifecycles)
@@ -69,13 +70,6 @@ def _violations(trace: Trace) -> Iterator[Violation]:
         previous = record
     for finding in lifecycles.finish():
         yield Violation(None, *finding)
-
-
-def _holders(delta: KvDelta | None) -> Collection[str] | None:
-    """Who holds KV when the trace begins; None when it begins with an empty cache."""
-    if isinstance(delta, CellDelta):
-        return delta.written.keys() | delta.shared.keys()
-    return delta.allocated.keys() if isinstance(delta, BlockDelta) else None
 
 
 def _checks_for(delta: KvDelta | None, header: Header, lifecycles: Lifecycles) -> CellChecks | BlockChecks | None:

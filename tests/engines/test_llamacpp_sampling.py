@@ -69,16 +69,19 @@ def test_sixty_parameter_sets_give_the_distribution_of_the_contract(q4):
         assert np.abs(got - want).max() < 1e-5, params
 
 
-def test_six_hundred_draws_follow_the_probabilities(q4):
+def test_six_hundred_draws_follow_the_probabilities():
+    on = engine("F16")  # quantized logits differ from batch to batch, and with them the edge of what is kept
     params = dict(temperature=1.5, top_p=0.9, min_p=0.02)
-    prompt = q4.tokenize("Name a colour. The colour is")
-    want = reference_probs(q4.logits(prompt)[-1], SamplingParams(**params))
-    requests = [request(q4, f"r{i}", prompt, max_tokens=1, seed=i, **params) for i in range(600)]
-    trace = serve(q4, requests)
+    prompt = on.tokenize("Name a colour. The colour is")
+    want = reference_probs(on.logits(prompt)[-1], SamplingParams(**params))
+    requests = [request(on, f"r{i}", prompt, max_tokens=1, seed=i, **params) for i in range(600)]
+    trace = serve(on, requests)
+    on.close()
     counts = np.zeros(len(want))
     for i in range(600):
         counts[token_ids(trace, f"r{i}")[0]] += 1
-    assert counts[want == 0].sum() <= 6  # quantized logits differ a little from batch to batch: the edge moves
+    print(f"{counts[want == 0].sum():.0f} of 600 draws outside")
+    assert counts[want == 0].sum() <= 6
     expected = want[want * 600 >= 5] * 600
     chi_square = ((counts[want * 600 >= 5] - expected) ** 2 / expected).sum()
     assert chi_square < 2.0 * len(expected)  # the wrong order of the filters gives 12 times the degrees of freedom

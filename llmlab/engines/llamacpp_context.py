@@ -61,8 +61,8 @@ class Context:
         flash = options.get("flash_attn", self.kv_type != "f32")
         params.flash_attn_type = lib.LLAMA_FLASH_ATTN_TYPE_ENABLED if flash else lib.LLAMA_FLASH_ATTN_TYPE_DISABLED
         params.no_perf = True
-        # llama.cpp asks before each of some 600 graph nodes; in Python these calls were 5 % of a step. strlen() answers in
-        # C: 0 while the text is empty, 1 when interrupt() has written into it.
+        # llama.cpp asks before each of some 600 graph nodes; in Python these calls were 5 % of a step. strlen() of C
+        # answers: 0 while the text is empty, 1 when interrupt() has written into it.
         self._interrupt = ctypes.create_string_buffer(2)
         params.abort_callback = ctypes.cast(ctypes.CDLL(None).strlen, lib.ggml_abort_callback)
         params.abort_callback_data = ctypes.cast(self._interrupt, ctypes.c_void_p)

@@ -28,7 +28,7 @@ SCOPES = ("global", "install", ":env:")
 
 
 def pip_settings() -> dict[str, str]:
-    """What pip would use here, from its files and the environment: {"find-links": "/opt/wheels", ...}."""
+    """What pip would use here, from its files and the environment: {"find-links": "/home/me/wheels", ...}."""
     command = [sys.executable, "-m", "pip", "config", "list"]
     return parse_config_list(subprocess.run(command, stdout=subprocess.PIPE, text=True, check=True).stdout)
 

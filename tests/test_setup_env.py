@@ -91,11 +91,11 @@ def test_the_build_does_not_take_a_wheel_that_pip_made_with_other_options():
 
 def test_pips_settings_become_uvs():
     listing = (
-        ":env:.find-links='/opt/wheels'\nglobal.find-links='/old'\nglobal.index-url='https://mirror/simple'\n"
+        ":env:.find-links='/home/me/wheels'\nglobal.find-links='/old'\nglobal.index-url='https://mirror/simple'\n"
         "global.extra-index-url='file:///a file:///b'\ninstall.trusted-host='mirror'\nglobal.cert='/ca.pem'"
     )
     assert pip_settings.uv_environment(pip_settings.parse_config_list(listing)) == {
-        "UV_FIND_LINKS": "/opt/wheels",
+        "UV_FIND_LINKS": "/home/me/wheels",
         "UV_DEFAULT_INDEX": "https://mirror/simple",
         "UV_INDEX": "file:///a file:///b",
         "UV_INDEX_STRATEGY": "unsafe-best-match",

@@ -23,7 +23,7 @@ from llmlab.scheduling.contracts import Policy
 from llmlab.scheduling.policies import POLICIES
 from llmlab.scheduling.scheduler import Scheduler, StepPlan
 from llmlab.scheduling.sequence import Sequence
-from llmlab.trace import Capabilities, CellDelta, FinishReason, Header, Request, ScheduledRequest, Step, Token
+from llmlab.trace import Capabilities, CellDelta, FinishReason, Header, Request, Step, Token
 
 OPTIONS = ("threads", "flash_attn", "extra_bufts", "gpu_layers", "prefix_caching", "policy", "raw_cells")
 
@@ -206,7 +206,7 @@ class LlamaCppEngine:
         started = time.monotonic()
         plan = self.scheduler.schedule()
         rows = self._fill_batch(plan)
-        shares = tuple(_scheduled(plan))
+        shares = plan.records()
         scheduled = time.monotonic()
         computed = self._forward(plan)
         forwarded = time.monotonic()
@@ -315,21 +315,6 @@ class LlamaCppEngine:
             generation.sampler.close()
         self._generations.clear()
         self.context.close()
-
-
-def _scheduled(plan: StepPlan) -> list[ScheduledRequest]:
-    """The shares of a plan as trace records; before sampling, since they count the tokens before the step."""
-    return [
-        ScheduledRequest(
-            request_id=share.seq.request_id,
-            phase=share.phase,
-            num_tokens=share.num_tokens,
-            num_computed_tokens=share.num_computed_tokens,
-            num_prompt_tokens=share.seq.num_prompt_tokens,
-            num_output_tokens=share.seq.num_output_tokens,
-        )
-        for share in plan.shares
-    ]
 
 
 def _checked(options: dict[str, Any]) -> dict[str, Any]:

@@ -13,7 +13,7 @@ from llmlab.errors import NoFreeBlocks, PlanRefused
 from llmlab.scheduling.contracts import BlockCopy, BlockPool, Policy, PrefixCachingPool, RequestView, SchedulerState
 from llmlab.scheduling.plan_check import check_plan, check_victim
 from llmlab.scheduling.sequence import Sequence
-from llmlab.trace import Phase
+from llmlab.trace import Phase, ScheduledRequest
 
 # An admission must leave this many tokens of KV room to each running sequence, or the next steps preempt it again.
 WATERMARK_TOKENS = 8
@@ -48,6 +48,20 @@ class StepPlan:
     @property
     def num_tokens(self) -> int:
         return sum(share.num_tokens for share in self.shares)
+
+    def records(self) -> tuple[ScheduledRequest, ...]:
+        """The shares as trace records; to be made before sampling, since they count the tokens before the step."""
+        return tuple(
+            ScheduledRequest(
+                request_id=share.seq.request_id,
+                phase=share.phase,
+                num_tokens=share.num_tokens,
+                num_computed_tokens=share.num_computed_tokens,
+                num_prompt_tokens=share.seq.num_prompt_tokens,
+                num_output_tokens=share.seq.num_output_tokens,
+            )
+            for share in self.shares
+        )
 
 
 class Scheduler:

@@ -17,7 +17,7 @@ from llmlab.scheduling.cell_pool import CellPool
 from llmlab.scheduling.policies import ChunkedPrefill
 from llmlab.scheduling.scheduler import Scheduler
 from llmlab.scheduling.sequence import Sequence
-from llmlab.trace import Capabilities, CellDelta, FinishReason, Header, Request, ScheduledRequest, Step, Token
+from llmlab.trace import Capabilities, CellDelta, FinishReason, Header, Request, Step, Token
 from llmlab.trace.kv_state import runs
 
 END = 0  # the token that ends an answer
@@ -101,17 +101,7 @@ class FakeEngine:
         plan = self.scheduler.schedule()
         if plan.step == self.options["fail_at"]:
             raise RuntimeError("the fake engine was told to fail")
-        shares = tuple(
-            ScheduledRequest(
-                request_id=share.seq.request_id,
-                phase=share.phase,
-                num_tokens=share.num_tokens,
-                num_computed_tokens=share.num_computed_tokens,
-                num_prompt_tokens=share.seq.num_prompt_tokens,
-                num_output_tokens=share.seq.num_output_tokens,
-            )
-            for share in plan.shares
-        )
+        shares = plan.records()
         broken_off = bool(shares) and self.options["step_s"] > 0 and self._interrupted.wait(self.options["step_s"])
         tokens: list[Token] = []
         stopped_by: dict[str, str] = {}

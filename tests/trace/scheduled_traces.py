@@ -21,7 +21,6 @@ from llmlab.trace import (
     Header,
     KvDelta,
     Request,
-    ScheduledRequest,
     Step,
     Token,
     Trace,
@@ -270,17 +269,7 @@ def _step(
     finished: dict[str, FinishReason],
 ) -> Step:
     plan = scheduler.schedule()
-    rows = tuple(
-        ScheduledRequest(
-            request_id=share.seq.request_id,
-            phase=share.phase,
-            num_tokens=share.num_tokens,
-            num_computed_tokens=share.num_computed_tokens,
-            num_prompt_tokens=share.seq.num_prompt_tokens,
-            num_output_tokens=share.seq.num_output_tokens,
-        )
-        for share in plan.shares
-    )
+    rows = plan.records()
     watcher.forward(plan)
     scheduler.commit(plan)
     num_running, tokens = len(scheduler.running), []

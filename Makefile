@@ -4,6 +4,8 @@
 # The first of these that is Python 3.11 to 3.13; or say it: make lab PYTHON=/path/to/python3.12
 PYTHON ?= $(shell for p in python3 python3.13 python3.12 python3.11; do \
   $$p -c 'import sys; sys.exit(not (3, 11) <= sys.version_info[:2] <= (3, 13))' 2>/dev/null && echo $$p && break; done)
+# What to set up; vLLM comes where it runs. On a small machine: make lab ENGINES=llamacpp
+ENGINES ?= llamacpp vllm
 VENV := .venv
 BIN := $(VENV)/bin
 PYTEST := $(BIN)/python -m pytest
@@ -67,9 +69,9 @@ $(VENV)/.uv:
 	touch $@
 
 $(VENV)/.lab: $(VENV)/.uv pyproject.toml $(wildcard scripts/*.py)
-	$(BIN)/python scripts/setup_env.py lab llamacpp
+	$(BIN)/python scripts/setup_env.py lab $(ENGINES)
 	touch $@
 
 $(VENV)/.dev: $(VENV)/.uv pyproject.toml $(wildcard scripts/*.py)
-	$(BIN)/python scripts/setup_env.py lab llamacpp torch dev
+	$(BIN)/python scripts/setup_env.py lab $(ENGINES) torch dev
 	touch $@

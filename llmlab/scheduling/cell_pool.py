@@ -48,8 +48,12 @@ class CellPool:
 
     block_size = 1
 
-    def __init__(self, num_cells: int, num_seats: int, *, prefix_caching: bool = True) -> None:
+    def __init__(
+        self, num_cells: int, num_seats: int, *, prefix_caching: bool = True, max_kept_cells: int | None = None
+    ) -> None:
         self.num_blocks, self.num_seats, self.prefix_caching = num_cells, num_seats, prefix_caching
+        # The last sequence that ended is kept whole; older ones only while all kept cells together stay below this.
+        self._max_kept_cells = num_cells if max_kept_cells is None else max_kept_cells
         self.head = 0
         self._free_seats = list(range(num_seats - 1, -1, -1))
         self._live: dict[str, _Holder] = {}
@@ -133,6 +137,8 @@ class CellPool:
         if holder.cells:
             holder.token_ids = tuple(holder.token_ids[: holder.num_committed])
             self._kept[seq_id] = holder
+            while len(self._kept) > 1 and self._num_used - self._num_held > self._max_kept_cells:
+                self._evict(next(iter(self._kept)))
         else:
             self._free_seats.append(holder.seat)
 

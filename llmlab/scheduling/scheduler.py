@@ -137,7 +137,7 @@ class Scheduler:
         check_plan(wanted, state)
         plan = StepPlan(self.step_number)
         self._extend_running(plan, wanted)
-        if not plan.preempted:
+        if self.num_waiting and not plan.preempted:
             self._admit(plan, wanted)
         self._watch_starvation(plan)
         self.step_number += 1

@@ -156,6 +156,17 @@ def test_the_least_recently_used_prefix_is_evicted_first():
     assert pool.lookup([2, 2, 2, 0]) == [3, 4, 5]
 
 
+def test_older_prefixes_are_kept_only_while_all_that_is_kept_stays_small():
+    pool = CellPool(32, 8, max_kept_cells=5)
+    for name, token_ids in {"a": [1, 1], "b": [2, 2, 2], "c": [3, 3]}.items():
+        computed(pool, name, token_ids)
+        pool.free(name)
+    assert [len(pool.lookup([token] * 4)) for token in (1, 2, 3)] == [0, 3, 2]
+    computed(pool, "long", [4] * 9)
+    pool.free("long")
+    assert [len(pool.lookup([token] * 10)) for token in (2, 3, 4)] == [0, 0, 9]  # the last one stays whole
+
+
 def test_an_aborted_step_leaves_nothing_to_find():
     pool = CellPool(8, 4)
     pool.allocate("a", 4)

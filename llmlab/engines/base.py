@@ -25,7 +25,10 @@ StepOutput = Step
 ENGINES = {
     "llamacpp": "llmlab.engines.llamacpp:LlamaCppEngine",
     "replay": "llmlab.engines.replay:ReplayEngine",
+    "vllm": "llmlab.engines.vllm:VllmEngine",
 }
+# The forms an answer can be held to: at most one of these SamplingParams is given.
+STRUCTURES = ("grammar", "json_schema", "regex", "choice")
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,9 +71,14 @@ class SamplingParams:
     ignore_eos: bool = False
     # Log probabilities of the sampled token and this many others; None = not computed.
     logprobs: int | None = None
-    # GBNF grammar with the rule "root", or a JSON schema; at most one of them.
+    # At most one of STRUCTURES: a GBNF grammar with the rule "root", a JSON schema, a regular expression (vLLM), or the
+    # answers to choose from.
     grammar: str | None = None
     json_schema: dict[str, Any] | None = None
+    regex: str | None = None
+    choice: tuple[str, ...] | None = None
+    # Folder of a LoRA adapter that PEFT saved, for this request alone (vLLM).
+    lora: str | None = None
 
     @classmethod
     def of(cls, sampling: Mapping[str, Any]) -> SamplingParams:
@@ -83,7 +91,12 @@ class SamplingParams:
             if name not in known:
                 raise RequestError(unknown("sampling parameter", name, known))
         try:
-            return cls(**{**sampling, "stop": tuple(sampling.get("stop") or ())})
+            choice = sampling.get("choice")
+            tuples = {
+                "stop": tuple(sampling.get("stop") or ()),
+                "choice": tuple(choice) if isinstance(choice, list) else choice,
+            }
+            return cls(**{**sampling, **tuples})
         except TypeError as error:
             raise RequestError(f"A sampling parameter has the wrong type: {dict(sampling)} ({error}).") from error
 
@@ -101,8 +114,15 @@ class SamplingParams:
                 raise RequestError(f"{name} is {getattr(self, name)!r}; it must be {range_}.")
         if isinstance(self.stop, str) or not all(isinstance(s, str) and s for s in self.stop):
             raise RequestError(f"stop is {self.stop!r}; give a list of strings, none of them empty.")
-        if self.grammar is not None and self.json_schema is not None:
-            raise RequestError("grammar and json_schema were both given; an answer can follow only one of them.")
+        if self.choice is not None and not _are_texts(self.choice):
+            raise RequestError(f"choice is {self.choice!r}; give a list of texts, none of them empty.")
+        given = [name for name in STRUCTURES if getattr(self, name) is not None]
+        if len(given) > 1:
+            raise RequestError(f"{' and '.join(given)} were given together; an answer can follow only one of them.")
+
+
+def _are_texts(values: object) -> bool:
+    return isinstance(values, tuple) and bool(values) and all(isinstance(v, str) and v for v in values)
 
 
 class Sampler(Protocol):

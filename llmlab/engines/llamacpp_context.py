@@ -6,15 +6,14 @@ This file must not know requests, scheduling or traces.
 from __future__ import annotations
 
 import ctypes
-import os
 from typing import Any
 
 import numpy as np
-import psutil
 from numpy.typing import NDArray
 
 from llmlab.engines.base import EngineConfig
-from llmlab.engines.llamacpp_library import Batch, Model, last_errors, lib, start_library
+from llmlab.engines.llamacpp_library import Batch, Model, get_logits, last_errors, lib, start_library
+from llmlab.engines.threads import default_threads
 from llmlab.errors import EngineError, unknown
 from llmlab.scheduling.cell_pool import SeatOperation
 
@@ -48,6 +47,7 @@ class Context:
         # More tokens than n_batch in one llama_decode is a GGML_ASSERT, which ends the process.
         self.token_budget: int = lib.llama_n_batch(self.pointer)
         self.batch = Batch(self.token_budget)
+        self._logits_views: dict[int, NDArray[np.float32]] = {}  # by address
         self._load_adapter(config.lora)
 
     def _params(self, config: EngineConfig, options: dict[str, Any]) -> Any:
@@ -107,11 +107,14 @@ class Context:
 
     def logits(self, row: int) -> NDArray[np.float32]:
         """The logits of one batch row, [num_vocab], a view that is valid until the next decode."""
-        address = ctypes.cast(lib.llama_get_logits_ith(self.pointer, row), ctypes.c_void_p).value
+        address = get_logits(self.pointer, row)
         if not address:
             raise EngineError(f"llama.cpp has no logits for row {row} ({last_errors()}).")
-        floats = (ctypes.c_float * self.model.num_vocab).from_address(address)
-        return np.frombuffer(memoryview(floats), np.float32)
+        view = self._logits_views.get(address)
+        if view is None:  # the rows lie at the same few places in every step
+            floats = (ctypes.c_float * self.model.num_vocab).from_address(address)
+            view = self._logits_views[address] = np.frombuffer(memoryview(floats), np.float32)
+        return view
 
     def logits_of(self, token_ids: list[int]) -> NDArray[np.float32]:
         """Logits at every position of a text, [num_tokens, num_vocab]. Empties the cache before and after."""
@@ -145,9 +148,3 @@ class Context:
             lib.llama_free(self.pointer)
             self.pointer = None
         self.model.close()
-
-
-def default_threads() -> int:
-    """Physical cores that this process may use; hyperthreads only slow the matrix products down."""
-    allowed = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-    return max(1, min(allowed, psutil.cpu_count(logical=False) or allowed))

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import ctypes
 import json
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -32,7 +33,8 @@ class TokenSampler:
         self._context, self.params, self._sampler = context, params, sampler
         self._chain = self._grammar = None
         self._random = np.random.default_rng(params.seed)
-        if params.grammar is not None or params.json_schema is not None:
+        _refuse_what_only_vllm_does(params)
+        if params.grammar is not None or params.json_schema is not None or params.choice is not None:
             self._grammar = self._start_grammar()
         if params.temperature > 0 and sampler is None:
             self._chain = self._start_chain()
@@ -76,6 +78,8 @@ class TokenSampler:
 
     def _start_grammar(self) -> Any:
         params, grammar = self.params, self.params.grammar
+        if params.choice is not None:
+            grammar = choice_grammar(params.choice)
         if params.json_schema is not None:
             from llama_cpp.llama_grammar import json_schema_to_gbnf
 
@@ -117,6 +121,27 @@ class TokenSampler:
             if pointer is not None:
                 lib.llama_sampler_free(pointer)
         self._chain = self._grammar = None
+
+
+def choice_grammar(choice: Sequence[str]) -> str:
+    """GBNF that allows these texts and nothing else.
+
+    >>> choice_grammar(["yes", "no"])
+    'root ::= "yes" | "no"'
+    """
+    return "root ::= " + " | ".join(json.dumps(text, ensure_ascii=False) for text in choice)
+
+
+def _refuse_what_only_vllm_does(params: SamplingParams) -> None:
+    if params.regex is not None:
+        raise RequestError(
+            "llama.cpp follows no regular expressions. Give a GBNF grammar (grammar=...) or a choice, or use -e vllm."
+        )
+    if params.lora is not None:
+        raise RequestError(
+            "llama.cpp applies one LoRA adapter to all its requests: load it with `--lora PATH`. One adapter for each "
+            "request is what -e vllm does (`--opt enable_lora=true`)."
+        )
 
 
 def logprobs(logits: Logits, token_id: int, num_top: int) -> tuple[float, list[tuple[int, float]]]:

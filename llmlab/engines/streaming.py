@@ -25,6 +25,11 @@ class StreamDecoder:
     def push(self, piece: bytes) -> str:
         return self._decoder.decode(piece)
 
+    @property
+    def is_whole(self) -> bool:
+        """No character is incomplete."""
+        return not self._decoder.getstate()[0]
+
     def flush(self) -> str:
         """What is left; one U+FFFD when the text ends inside a character."""
         return self._decoder.decode(b"", final=True)

@@ -98,6 +98,11 @@ class BlockDelta(Record, frozen=True, kw_only=True, tag_field="kind", tag="block
     evicted: tuple[Count, ...] = ()
     # block_id -> reference count after the step, for each block whose count changed
     ref_counts: dict[Count, Count] = {}
+    # The next blocks to be handed out, in order: a block with a hash among them is evicted then. At most 16 are told.
+    free_head: tuple[Count, ...] = ()
+    # request_id -> the KV cache group of each block in `allocated`, for models whose layers keep KV in different ways
+    # (sliding windows, Mamba): a request has one block table for each group, and a window lets go of old blocks.
+    groups: dict[str, tuple[Count, ...]] = {}
     num_free: Room
     num_blocks: Room
 

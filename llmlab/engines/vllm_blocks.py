@@ -1,0 +1,209 @@
+"""BlockWatcher: how vLLM's block tables, reference counts and hashes change, one BlockChanges a step.
+
+With async scheduling step i + 1 is scheduled before the output of step i is known, so what is read at the end of step
+i has the blocks of i + 1 in it. Each change belongs to the step that made it: the watcher knows the changes of the
+steps in flight, and takes them back out of what it reads.
+This file must not know tokens or records. It reads vLLM's scheduler and never writes it.
+Source: vllm/v1/core/kv_cache_manager.py, block_pool.py, single_type_kv_cache_manager.py.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterable
+from typing import Any
+
+from llmlab.engines.vllm_changes import BlockChanges
+from llmlab.engines.vllm_hashes import AllHashes, TrackedHashes
+from llmlab.trace import BlockDelta
+
+# Longest part of the free queue that a step tells.
+FREE_HEAD = 16
+# Above this size, reading every block in every step costs more than it shows.
+MAX_FULL_BLOCKS = 512
+
+
+class BlockWatcher:
+    """Follows the blocks of one scheduler, from what they are now on. `level` is "delta" or "full".
+
+    full: every block and every block table is read twice a step. delta: tables come from SchedulerOutput, and only
+    blocks that changed hands or were filled are read; models with several KV cache groups have the tables of the
+    scheduled requests read, since a sliding window frees blocks without a word.
+    """
+
+    def __init__(self, scheduler: Any, level: str) -> None:
+        manager = scheduler.kv_cache_manager
+        self._pool = manager.block_pool
+        self._managers = manager.coordinator.single_type_managers
+        self._null = self._pool.null_block.block_id
+        self._is_full = level == "full"
+        self._has_groups = not _is_plain(self._managers)
+        self._all_hashes = AllHashes(self._pool)
+        self._tracked_hashes = TrackedHashes(scheduler, self._pool, self._managers[0].block_size)
+        self._ref_counts = [0] * len(self._pool.blocks)  # as they were told last
+        self._in_flight: list[BlockChanges] = []  # scheduled, output not known yet; the oldest first
+        self._group_of: dict[int, int] = {}
+        self.tables: dict[str, list[int]] = {}  # request id -> blocks it holds now, null blocks left out
+        self.num_blocks = self._pool.num_gpu_blocks - 1  # the null block is no block
+        self._unsettled = BlockChanges()  # changes that belong to no step in flight
+        self.resync()
+
+    def resync(self) -> None:
+        """Find out what changed unseen; the next step tells it."""
+        self._read_tables(self._unsettled, None)
+        if self._is_full:
+            self._all_hashes.look(self._unsettled)
+        else:
+            self._tracked_hashes.look_everywhere(self._unsettled)
+            for request_id, table in self.tables.items():
+                self._tracked_hashes.appended(request_id, table, self._unsettled)
+
+    def schedule(self, output: Any) -> BlockChanges:
+        """What this call of schedule() did. The step is in flight until finish()."""
+        changes = BlockChanges()
+        self._tracked_hashes.next_step()
+        for request_id in output.preempted_req_ids or ():
+            changes.free(request_id, self._drop(request_id))
+        if self._is_full:
+            self._read_tables(changes, None)
+        elif self._has_groups:
+            self._read_tables(changes, output.num_scheduled_tokens)
+        else:
+            self._follow(output, changes)
+        self._look_at_hashes(changes)
+        self._in_flight.append(changes)
+        return changes
+
+    def end(self, request_id: str, changes: BlockChanges | None) -> None:
+        """A request ended in the step of these changes, the oldest in flight: all its blocks leave there.
+
+        None: in a step that is not in flight. settle() tells it, or the next step that ends.
+        """
+        held = self._drop(request_id)
+        for later in reversed(self._in_flight):
+            if later is changes:
+                break
+            held = later.forget(request_id, held)
+        (self._unsettled if changes is None else changes).free(request_id, held)
+
+    def look(self, changes: BlockChanges) -> None:
+        """Note what update_from_output() did, but for the requests that ended."""
+        self._look_at_hashes(changes)
+
+    def finish(self, changes: BlockChanges) -> BlockChanges:
+        """All changes of the step that has just ended."""
+        while self._in_flight and self._in_flight.pop(0) is not changes:
+            pass
+        changes, self._unsettled = self._unsettled.then(changes), BlockChanges()
+        blocks = range(len(self._ref_counts)) if self._is_full else changes.touched()
+        self._read_counts(changes, blocks)
+        changes.num_free = self._pool.get_num_free_blocks()
+        for block, num_held in self._held_in_flight().items():
+            now = self._pool.blocks[block].ref_cnt
+            changes.num_free += (now - num_held == 0) - (now == 0)
+        return changes
+
+    def settle(self, told: BlockDelta) -> BlockDelta:
+        """The delta of the step that ended last, with the blocks that left since then."""
+        unsettled, self._unsettled = self._unsettled, BlockChanges()
+        if not unsettled.freed:
+            return told
+        touched = unsettled.touched()
+        num_held = sum(1 for block in touched if self._ref_counts[block])
+        changes = BlockChanges.of(told).then(unsettled)
+        self._read_counts(changes, touched)
+        changes.num_free = told.num_free + num_held - sum(1 for block in touched if self._ref_counts[block])
+        return changes.record(self.num_blocks)
+
+    def _read_counts(self, changes: BlockChanges, block_ids: Iterable[int]) -> None:
+        """Reference counts that changed, and the free queue, as they are without the steps in flight."""
+        in_flight, blocks, last = self._held_in_flight(), self._pool.blocks, self._ref_counts
+        for block in block_ids:
+            count = blocks[block].ref_cnt - in_flight.get(block, 0)
+            if count != last[block] and block != self._null:
+                last[block] = changes.ref_counts[block] = count
+        if self._is_full:
+            changes.free_head = tuple([b for b in self._free_head() if in_flight.get(b, 0) >= 0])
+
+    def _held_in_flight(self) -> Counter[int]:
+        """block -> how much higher its count is because of the steps in flight."""
+        held: Counter[int] = Counter()
+        for changes in self._in_flight:
+            for blocks in changes.allocated.values():
+                held.update(blocks)
+            for blocks in changes.freed.values():
+                held.subtract(blocks)
+        return held
+
+    def _free_head(self) -> Iterable[int]:
+        block = self._pool.free_block_queue.fake_free_list_head.next_free_block
+        # The queue ends with a block that is none: its id is -1.
+        for _ in range(FREE_HEAD):
+            if block is None or block.block_id < 0:
+                return
+            yield block.block_id
+            block = block.next_free_block
+
+    # ---- block tables
+
+    def _drop(self, request_id: str) -> list[int]:
+        self._tracked_hashes.dropped(request_id)
+        return self.tables.pop(request_id, [])
+
+    def _follow(self, output: Any, changes: BlockChanges) -> None:
+        """What SchedulerOutput says: new requests with their whole table, others with the blocks that are new."""
+        for new in output.scheduled_new_reqs:
+            self._append(new.req_id, new.block_ids[0], changes)
+        running = output.scheduled_cached_reqs
+        for i, groups in enumerate(running.new_block_ids):
+            if groups:
+                self._append(running.req_ids[i], groups[0], changes)
+
+    def _append(self, request_id: str, blocks: list[int], changes: BlockChanges) -> None:
+        self.tables.setdefault(request_id, []).extend(blocks)
+        changes.append(request_id, blocks)
+        self._tracked_hashes.appended(request_id, blocks, changes)
+
+    def _read_tables(self, changes: BlockChanges, request_ids: Iterable[str] | None) -> None:
+        """Compare the block tables with what we know of them; of all requests, or of these."""
+        for request_id, now in self._tables_now(request_ids).items():
+            before = self.tables.get(request_id, [])
+            if now[: len(before)] == before:
+                new = now[len(before) :]
+            else:
+                kept = set(before) & set(now)
+                new = [block for block in now if block not in kept]
+                changes.free(request_id, [block for block in before if block not in kept])
+            if now:
+                self.tables[request_id] = now
+            if new:
+                changes.append(request_id, new)
+                if self._has_groups:
+                    changes.group_of.update((block, self._group_of[block]) for block in new)
+
+    def _tables_now(self, request_ids: Iterable[str] | None) -> dict[str, list[int]]:
+        tables: dict[str, list[int]] = {}
+        for group, manager in enumerate(self._managers):
+            held = manager.req_to_blocks  # a defaultdict: only look
+            for request_id in list(held) if request_ids is None else request_ids:
+                blocks = [b.block_id for b in held.get(request_id, ()) if b.block_id != self._null]
+                tables.setdefault(request_id, []).extend(blocks)
+                if self._has_groups:
+                    self._group_of.update(dict.fromkeys(blocks, group))
+        return tables
+
+    # ---- hashes
+
+    def _look_at_hashes(self, changes: BlockChanges) -> None:
+        if self._is_full:
+            self._all_hashes.look(changes)
+        elif self._has_groups:
+            held = {block for table in self.tables.values() for block in table}
+            self._tracked_hashes.look_at(held, changes)
+        else:
+            self._tracked_hashes.look(self.tables, changes)
+
+
+def _is_plain(managers: Any) -> bool:
+    """One block table a request, which only grows: full attention in every layer."""
+    return len(managers) == 1 and type(managers[0]).__name__ == "FullAttentionManager"

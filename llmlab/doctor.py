@@ -6,7 +6,6 @@ Everything is measured when it is called; nothing is installed, loaded or downlo
 from __future__ import annotations
 
 import importlib.metadata
-import importlib.util
 import os
 import platform
 import shutil
@@ -17,12 +16,8 @@ from functools import cached_property
 from pathlib import Path
 
 from llmlab.cards import Card, bytes_text
+from llmlab.engines.packages import Package, packages, why_not_here
 
-# engine -> (import name, distribution, what to type when it is missing); None: part of llmlab itself
-_PACKAGES: dict[str, tuple[str, str, str] | None] = {
-    "llamacpp": ("llama_cpp", "llama-cpp-python", "pip install 'llmlab-kit[llamacpp]'"),
-    "replay": None,
-}
 _FRONT_END = {"jupyterlab": "pip install 'llmlab-kit[lab]'", "ipykernel": "pip install ipykernel"}
 _VECTOR_FLAGS = {"avx2": "AVX2", "avx512f": "AVX512", "avx512_vnni": "VNNI", "avx512_bf16": "BF16", "asimd": "NEON"}
 
@@ -73,7 +68,8 @@ def doctor() -> Report:
         _processor(),
         _memory(),
         _gpu(),
-        *(_engine(name) for name in _PACKAGES),
+        *(_engine(name, package) for name, package in sorted(packages().items())),
+        Check("engine replay", "part of llmlab", True),
         *(_front_end(package, hint) for package, hint in _FRONT_END.items()),
         _models(),
         _cache(),
@@ -128,14 +124,14 @@ def _gpu() -> Check:
     return Check("GPU", "none (nvidia-smi does not answer); engines run on the CPU")
 
 
-def _engine(name: str) -> Check:
-    package = _PACKAGES[name]
-    if package is None:
-        return Check(f"engine {name}", "part of llmlab", True)
-    module, distribution, command = package
-    if importlib.util.find_spec(module) is None:
-        return Check(f"engine {name}", f"{distribution} is not installed.", False, f"Type `{command}`.")
-    return Check(f"engine {name}", f"{distribution} {importlib.metadata.version(distribution)}", True)
+def _engine(name: str, package: Package) -> Check:
+    """What cannot run on this machine is not missing."""
+    if (reason := why_not_here(name)) is not None:
+        return Check(f"engine {name}", reason)
+    if not package.is_here:
+        missing = f"{package.distributions[0]} is not installed."
+        return Check(f"engine {name}", missing, False, f"Type `{package.install_line}`.")
+    return Check(f"engine {name}", package.version, True)
 
 
 def _front_end(package: str, hint: str) -> Check:

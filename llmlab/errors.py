@@ -42,6 +42,10 @@ class EngineError(LlmlabError):
     """An engine could not load, or refused a call."""
 
 
+class SelfTestFailed(EngineError):
+    """An engine has loaded and computes wrongly; the message names the path that is broken."""
+
+
 class RequestError(LlmlabError):
     """One request cannot be served as asked (too long, empty, a sampling value out of range); others go on."""
 

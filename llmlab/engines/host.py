@@ -26,7 +26,7 @@ import zmq
 from llmlab.engines import messages as wire
 from llmlab.engines.base import ENGINES, Engine, EngineConfig
 from llmlab.engines.loop import EngineLoop
-from llmlab.errors import EngineError, unknown
+from llmlab.errors import EngineError, SelfTestFailed, unknown
 
 COMMANDS, EVENTS = "commands", "events"  # names of the sockets in the folder
 PARENT_CHECK_S = 0.5
@@ -60,11 +60,12 @@ def create_engine(config: EngineConfig, parts: dict[str, Any]) -> Engine:
 def ready(engine: Engine, load_s: float) -> wire.Ready:
     """What the notebook learns of a loaded engine.
 
-    Raises: EngineError when the engine finds its own arithmetic broken.
+    Raises: SelfTestFailed when the engine finds its own arithmetic broken; it is closed then.
     """
     broken = getattr(engine, "self_test", lambda: None)()
     if broken:
-        raise EngineError(f"The {engine.name} engine fails its self-test: {broken}.")
+        engine.close()
+        raise SelfTestFailed(f"The {engine.name} engine fails its self-test: {broken}.")
     return wire.Ready(engine.header, engine.epoch_s, load_s, tuple(getattr(engine, "notes", ())))
 
 

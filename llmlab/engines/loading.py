@@ -6,7 +6,8 @@ This file must not know what an engine does.
 
 from __future__ import annotations
 
-import importlib.util
+import json
+import shlex
 import sys
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -18,17 +19,18 @@ from llmlab.engines.connection import Connection, error_of
 from llmlab.engines.handle import EngineHandle
 from llmlab.engines.host_link import HostLink
 from llmlab.engines.links import InlineLink, Link
+from llmlab.engines.packages import missing, packages
 from llmlab.engines.registry import current, free_name, handles, ps, register, unload, use
-from llmlab.errors import EngineDied, EngineError, unknown
+from llmlab.errors import EngineDied, EngineError, SelfTestFailed, unknown
 from llmlab.models import Fit, Model, check_gguf, fits, get
-from llmlab.models.fit import DEFAULT_CTX_TOKENS
-from llmlab.models.lora import adapter_gguf
+from llmlab.models.fit import DEFAULT_CTX_TOKENS, DTYPES
+from llmlab.models.lora import adapter_gguf, peft_folder
 
 __all__ = ["current", "handles", "load", "ps", "unload", "use"]
 
 Isolation = Literal["host", "inline"]
-# engine -> the package that must be there for it, in the order in which "auto" tries them
-PACKAGES = {"llamacpp": "llama_cpp"}
+# Engines that load the folder of a model, and choose a dtype where llama.cpp chooses a quant.
+WITH_DTYPE = ("vllm",)
 # A first load reads all weights once for their fingerprint, 1 s for 135 M; of larger models only who asks for it waits.
 MAX_FINGERPRINTED = 500_000_000
 # How a process ends that uses instructions which its CPU only claims to have.
@@ -41,6 +43,8 @@ SECOND_TRIES: dict[str, tuple[dict[str, Any], str]] = {
         "Some quants are slower for it; `--opt extra_bufts=false` skips the first try.",
     )
 }
+# What always computes rightly, where an engine can choose: taken when its self-test fails in another dtype.
+SAFE_DTYPE = "float32"
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,8 +69,10 @@ class _Order:
         """What to type to load it again, as a magic and in Python."""
         config = self.config
         flags = {"-q": config.quant, "--dtype": config.dtype, "--ctx": config.max_model_len}
-        flags |= {"--seqs": config.max_num_seqs, "--kv-tokens": config.kv_tokens, "--lora": self.lora}
-        line = " ".join(f"{flag} {value}" for flag, value in flags.items() if value is not None)
+        flags |= {"--seqs": config.max_num_seqs, "--kv-tokens": config.kv_tokens, "--step-tokens": config.token_budget}
+        flags |= {"--block-size": config.block_size, "--lora": self.lora, "--seed": config.seed or None}
+        words = [f"{flag} {value}" for flag, value in flags.items() if value is not None]
+        line = " ".join([*words, *(f"--opt {_pair_text(name, value)}" for name, value in config.options.items())])
         quant = f", quant={config.quant!r}" if config.quant else ""
         return (
             f"`%llm load {self.load_name} -e {config.engine} {line}".rstrip()
@@ -128,12 +134,11 @@ def load(  # type: ignore[misc]  # the overloads tell what comes back, not every
         options=dict(options or {}),
     )
     load_name = model
-    if engine in PACKAGES:
+    if engine in packages():
         found = get(model)
         load_name = found.load_name
-        config = replace(config, model=found.name, quant=(quant or found.default_quant).upper())
-        room = kv_tokens or max(ctx or 0, DEFAULT_CTX_TOKENS)
-        fit = fits(found, engine, quant=config.quant, ctx=ctx, seqs=seqs, kv_tokens=room)
+        config = replace(config, model=found.name, quant=_quant(engine, quant, found), dtype=_dtype(engine, dtype))
+        fit = _fit(config, found)
         if dry_run:
             return fit
         fit.require()
@@ -158,13 +163,41 @@ def _chosen(engine: str, model: str) -> str:
     if engine == "auto":
         if model.endswith((".jsonl", ".jsonl.gz")):
             return "replay"
-        here = [name for name, package in PACKAGES.items() if importlib.util.find_spec(package)]
+        here = [name for name in packages() if missing(name) is None]
         if not here:
             raise EngineError("No engine is installed here. Install one: pip install 'llmlab-kit[llamacpp]'")
         return here[0]
     if engine not in ENGINES and ":" not in engine:
         raise EngineError(unknown("engine", engine, ["auto", *ENGINES]))
+    if (lack := missing(engine)) is not None:
+        raise EngineError(lack)
     return engine
+
+
+def _quant(engine: str, quant: str | None, model: Model) -> str | None:
+    """Raises: EngineError for a quant where there is none to choose."""
+    if engine not in WITH_DTYPE:
+        return (quant or model.default_quant).upper()
+    if quant is None:
+        return None
+    dtype = DTYPES.get(quant.upper())
+    raise EngineError(
+        f"{engine} takes the weights as they are, so there is no quant {quant!r} to choose. "
+        f"Use `-e llamacpp -q {quant}`" + (f", or compute in another type: `--dtype {dtype}`." if dtype else ".")
+    )
+
+
+def _dtype(engine: str, dtype: str | None) -> str | None:
+    """ "F32" and "float32" are one dtype, where it is that of the weights."""
+    return DTYPES.get(dtype.upper(), dtype) if dtype and engine in WITH_DTYPE else dtype
+
+
+def _fit(config: EngineConfig, model: Model) -> Fit:
+    quant, ctx = config.quant, config.max_model_len
+    if config.engine in WITH_DTYPE:
+        quant = {dtype: form for form, dtype in DTYPES.items()}.get(config.dtype or "")
+    room = config.kv_tokens or max(ctx or 0, DEFAULT_CTX_TOKENS)
+    return fits(model, config.engine, quant=quant, ctx=ctx, seqs=config.max_num_seqs, kv_tokens=room)
 
 
 def _with_files(config: EngineConfig, model: Model) -> EngineConfig:
@@ -172,13 +205,17 @@ def _with_files(config: EngineConfig, model: Model) -> EngineConfig:
 
     Raises: ModelError when one is broken or cannot be made.
     """
-    path = model.gguf(config.quant or "")
-    check_gguf(path)
+    lora = config.lora
+    if config.engine in WITH_DTYPE:
+        path, lora = model.hf_dir, str(peft_folder(lora)) if lora else None
+    else:
+        path, lora = model.gguf(config.quant or ""), str(adapter_gguf(lora, model)) if lora else None
+        check_gguf(path)
     return replace(
         config,
         model_path=str(path),
         fingerprint=model.fingerprint if model.num_params <= MAX_FINGERPRINTED else None,
-        lora=str(adapter_gguf(config.lora, model)) if config.lora else None,
+        lora=lora,
     )
 
 
@@ -194,17 +231,30 @@ def _with_parts(config: EngineConfig, **given: Any) -> tuple[EngineConfig, dict[
 
 
 def _loaded(order: _Order) -> EngineHandle:
-    options, note = SECOND_TRIES.get(order.config.engine, ({}, ""))
     try:
         return _load_once(order)
-    except EngineDied as error:
-        is_new = not options.keys() <= order.config.options.keys()
-        if not (is_new and any(name in str(error) for name in CPU_DEATHS)):
+    except (EngineDied, SelfTestFailed) as error:
+        careful, note = _second_try(order.config, error)
+        if careful is None:
             raise
-    careful = replace(order.config, options={**order.config.options, **options})
     handle = _load_once(replace(order, config=careful))
     handle.notes = (*handle.notes, note)
     return handle
+
+
+def _second_try(config: EngineConfig, error: EngineError) -> tuple[EngineConfig | None, str]:
+    """How to load once more after this error, and what to say of it; None when there is no other way."""
+    died_of_cpu = isinstance(error, EngineDied) and any(name in str(error) for name in CPU_DEATHS)
+    options, note = SECOND_TRIES.get(config.engine, ({}, ""))
+    if died_of_cpu and not options.keys() <= config.options.keys():
+        return replace(config, options={**config.options, **options}), note
+    may_choose = config.engine in WITH_DTYPE and config.dtype != SAFE_DTYPE
+    if may_choose and (isinstance(error, SelfTestFailed) or (died_of_cpu and config.dtype)):
+        note = (
+            f"{str(error).splitlines()[0]} It computes in {SAFE_DTYPE} now; `--dtype {SAFE_DTYPE}` skips the first try."
+        )
+        return replace(config, dtype=SAFE_DTYPE), note
+    return None, ""
 
 
 def _load_once(order: _Order) -> EngineHandle:
@@ -225,6 +275,11 @@ def _load_once(order: _Order) -> EngineHandle:
     if death is not None:
         raise EngineDied(death)
     raise EngineError(f"{order.describe} was not ready within {order.timeout:g} s. Give load() a longer timeout.")
+
+
+def _pair_text(name: str, value: Any) -> str:
+    """An option as `--opt` takes it."""
+    return shlex.quote(f"{name}={value if isinstance(value, str) else json.dumps(value, default=str)}")
 
 
 def _link(order: _Order) -> Link:

@@ -190,9 +190,7 @@ class VllmEngine:
     def step(self) -> StepOutput:
         if not self._ready:
             self._ready.extend(self._steps())
-        step = self._ready.popleft()
-        self._complete(step)
-        return step
+        return self._complete(self._ready.popleft())
 
     def _steps(self) -> list[Step]:
         """Turns of vLLM's loop until a step has come to its end; one without anything in it when none will."""
@@ -209,7 +207,7 @@ class VllmEngine:
             if not self.core.is_in_flight:
                 time.sleep(IDLE_SLEEP_S)  # all requests wait, for example for a grammar that is being compiled
 
-    def _complete(self, step: Step) -> None:
+    def _complete(self, step: Step) -> Step:
         """What only this engine knows of a step: its number, the texts, and the ends that it decides itself."""
         force_setattr(step, "step", self._num_steps)
         self._num_steps += 1
@@ -219,12 +217,13 @@ class VllmEngine:
             self._answers.end(request_id)
         if stopped_by:
             self._end([request_id for request_id in stopped_by if request_id in self._running])
-            self._tracer.settle(step)
+            step = self._tracer.settle(step)
             force_setattr(step, "stopped_by", stopped_by)
         if stopped_by or self._ended:
             finished = {**step.finished, **dict.fromkeys(stopped_by, "stop"), **self._ended}
             force_setattr(step, "finished", finished)
             self._ended = {}
+        return step
 
     def _end(self, request_ids: list[str]) -> None:
         """End requests that vLLM would go on with."""

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from llmlab.errors import ModelError
+from llmlab.models.lora import peft_folder
 
 _WEIGHTS = "adapter_model.safetensors"
 
@@ -36,7 +37,7 @@ class Adapters:
                 f"This engine was loaded without room for LoRA adapters, so {path} cannot be used. "
                 "Load it with `--opt enable_lora=true`, or with `--lora PATH` for one that all use."
             )
-        folder = adapter_folder(path)
+        folder = peft_folder(path)
         key = (str(folder), (folder / _WEIGHTS).stat().st_mtime_ns)
         if key not in self._known:
             self._known[key] = self._added(folder, len(self._known) + 1)
@@ -59,20 +60,3 @@ class Adapters:
         except Exception as error:  # whatever its loader meets in a foreign file
             raise ModelError(f"vLLM cannot use the LoRA adapter {folder} ({error}).") from error
         return request
-
-
-def adapter_folder(path: str) -> Path:
-    """The folder of an adapter that PEFT saved, given as such or by its adapter_model.safetensors.
-
-    Raises: ModelError when its files are not there.
-    """
-    source = Path(path).expanduser().resolve()
-    folder = source.parent if source.name == _WEIGHTS else source
-    if source.suffix == ".gguf":
-        raise ModelError(
-            f"{source} is an adapter for llama.cpp. vLLM takes the folder that PEFT's save_pretrained() wrote."
-        )
-    for file in (folder / "adapter_config.json", folder / _WEIGHTS):
-        if not file.is_file():
-            raise ModelError(f"There is no {file}. Give the folder that PEFT's save_pretrained() wrote.")
-    return folder

@@ -18,11 +18,12 @@ from typing import Any
 from llmlab.engines.base import EngineConfig
 from llmlab.engines.threads import default_threads
 from llmlab.errors import EngineError, unknown
+from llmlab.models.fit import DTYPES
 
 # Options of ours beside the fields of EngineArgs.
 OWN_OPTIONS = ("threads", "prefix_caching", "trace")
 TRACE_LEVELS = ("off", "delta", "full")
-DTYPES = {"F32": "float32", "F16": "float16", "BF16": "bfloat16", "HALF": "float16", "FLOAT": "float32"}
+_DTYPES = {**DTYPES, "HALF": "float16", "FLOAT": "float32"}
 # The CPU kernels want a multiple of 32; vLLM's own default of 128 makes poor pictures.
 CPU_BLOCK_SIZE = 32
 GPU_BLOCK_SIZE = 16
@@ -53,7 +54,7 @@ def dtype_name(dtype: str | None) -> str:
     """
     if dtype is None:
         return "float32" if is_cpu_build() else "auto"
-    name = DTYPES.get(dtype.upper(), dtype.lower())
+    name = _DTYPES.get(dtype.upper(), dtype.lower())
     if name not in (*DTYPES.values(), "auto"):
         raise EngineError(unknown("dtype", dtype, ["auto", *DTYPES.values()]))
     return name

@@ -23,6 +23,8 @@ _BATCH_TOKENS = 512  # llama.cpp's default n_ubatch
 _OVERHEAD_BYTES = {"llamacpp": 110_000_000, "vllm": 1_100_000_000, "torch": 500_000_000, "simulated": 0, "replay": 0}
 _WITHOUT_MODEL = ("simulated", "replay")
 _ON_GPU = ("vllm", "torch")
+# What those take instead of a quant: the type they compute in, which is that of their weights too.
+DTYPES = {"F32": "float32", "F16": "float16", "BF16": "bfloat16"}
 
 
 @dataclass(frozen=True, slots=True)
@@ -214,7 +216,8 @@ def _smaller(model: Model, fit: Fit, need: _Need) -> Iterator[_Need]:
 def _line(model: Model, engine: str, need: _Need) -> str:
     seqs = f" --seqs {need.seqs}" if need.seqs > 1 else ""
     pool = f" --kv-tokens {need.pool}" if need.pool is not None else ""
-    return f"%llm load {model.load_name} -e {engine} -q {need.quant} --ctx {need.ctx}{seqs}{pool}"
+    form = f"--dtype {DTYPES[need.quant]}" if engine in _ON_GPU else f"-q {need.quant}"
+    return f"%llm load {model.load_name} -e {engine} {form} --ctx {need.ctx}{seqs}{pool}"
 
 
 def _gb(num_bytes: int) -> str:

@@ -53,6 +53,21 @@ def adapter_gguf(path: str | os.PathLike[str], model: Model) -> Path:
     return store.made(target, lambda part: _convert(weights, settings, model, part))
 
 
+def peft_folder(path: str | os.PathLike[str]) -> Path:
+    """The folder of an adapter that PEFT saved, given as such or by its adapter_model.safetensors: what vLLM takes.
+
+    Raises ModelError when its files are not there.
+    """
+    source = Path(path).expanduser().resolve()
+    if source.suffix == ".gguf":
+        raise ModelError(f"{source} is an adapter for llama.cpp. Give the folder that PEFT's save_pretrained() wrote.")
+    folder = source.parent if source.name == _WEIGHTS else source
+    for file in (folder / "adapter_config.json", folder / _WEIGHTS):
+        if not file.is_file():
+            raise ModelError(f"There is no {file}. Give the folder that PEFT's save_pretrained() wrote.")
+    return folder
+
+
 def _convert(weights: Path, settings: Mapping[str, Any], model: Model, part: Path) -> None:
     from llmlab.models.gguf_writer import write_gguf
     from llmlab.models.safetensors_file import read_table, read_tensor

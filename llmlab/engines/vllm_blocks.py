@@ -11,6 +11,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterable
+from itertools import zip_longest
 from typing import Any
 
 from llmlab.engines.vllm_changes import BlockChanges
@@ -42,8 +43,9 @@ class BlockWatcher:
         self._tracked_hashes = TrackedHashes(scheduler, self._pool, self._managers[0].block_size)
         self._ref_counts = [0] * len(self._pool.blocks)  # as they were told last
         self._in_flight: list[BlockChanges] = []  # scheduled, output not known yet; the oldest first
-        self._group_of: dict[int, int] = {}
-        self.tables: dict[str, list[int]] = {}  # request id -> blocks it holds now, null blocks left out
+        # For each KV cache group, request id -> its block table with the null blocks in it, where tables are read.
+        self._tables_of: list[dict[str, list[int]]] = [{} for _ in self._managers]
+        self.tables: dict[str, list[int]] = {}  # request id -> blocks it holds now; null blocks are none
         self.num_blocks = self._pool.num_gpu_blocks - 1  # the null block is no block
         self._unsettled = BlockChanges()  # changes that belong to no step in flight
         self.resync()
@@ -148,6 +150,8 @@ class BlockWatcher:
 
     def _drop(self, request_id: str) -> list[int]:
         self._tracked_hashes.dropped(request_id)
+        for tables in self._tables_of:
+            tables.pop(request_id, None)
         return self.tables.pop(request_id, [])
 
     def _follow(self, output: Any, changes: BlockChanges) -> None:
@@ -161,36 +165,39 @@ class BlockWatcher:
 
     def _append(self, request_id: str, blocks: list[int], changes: BlockChanges) -> None:
         self.tables.setdefault(request_id, []).extend(blocks)
+        self._tables_of[0].setdefault(request_id, []).extend(blocks)
         changes.append(request_id, blocks)
         self._tracked_hashes.appended(request_id, blocks, changes)
 
     def _read_tables(self, changes: BlockChanges, request_ids: Iterable[str] | None) -> None:
         """Compare the block tables with what we know of them; of all requests, or of these."""
-        for request_id, now in self._tables_now(request_ids).items():
-            before = self.tables.get(request_id, [])
-            if now[: len(before)] == before:
-                new = now[len(before) :]
-            else:
-                kept = set(before) & set(now)
-                new = [block for block in now if block not in kept]
-                changes.free(request_id, [block for block in before if block not in kept])
-            if now:
-                self.tables[request_id] = now
-            if new:
-                changes.append(request_id, new)
-                if self._has_groups:
-                    changes.group_of.update((block, self._group_of[block]) for block in new)
-
-    def _tables_now(self, request_ids: Iterable[str] | None) -> dict[str, list[int]]:
-        tables: dict[str, list[int]] = {}
+        got: dict[str, list[int]] = {}
         for group, manager in enumerate(self._managers):
-            held = manager.req_to_blocks  # a defaultdict: only look
-            for request_id in list(held) if request_ids is None else request_ids:
-                blocks = [b.block_id for b in held.get(request_id, ()) if b.block_id != self._null]
-                tables.setdefault(request_id, []).extend(blocks)
+            tables = manager.req_to_blocks  # a defaultdict: only look
+            for request_id in list(tables) if request_ids is None else request_ids:
+                now = [block.block_id for block in tables.get(request_id, ())]
+                new = self._compare(request_id, group, now, changes)
+                got.setdefault(request_id, []).extend(new)
                 if self._has_groups:
-                    self._group_of.update(dict.fromkeys(blocks, group))
-        return tables
+                    changes.group_of.update(dict.fromkeys(new, group))
+        # Not before all groups were looked at: a block may move from one to another.
+        for request_id, blocks in got.items():
+            if blocks:
+                changes.append(request_id, blocks)
+                self.tables.setdefault(request_id, []).extend(blocks)
+
+    def _compare(self, request_id: str, group: int, now: list[int], changes: BlockChanges) -> list[int]:
+        """The blocks that are new in a block table; those that left it are freed."""
+        before = self._tables_of[group].get(request_id, [])
+        self._tables_of[group][request_id] = now
+        if now[: len(before)] == before:
+            return [block for block in now[len(before) :] if block != self._null]
+        # A window moved on: null blocks stand where it was.
+        pairs = [(old, new) for old, new in zip_longest(before, now, fillvalue=self._null) if old != new]
+        left = [old for old, _ in pairs if old != self._null]
+        changes.free(request_id, left)
+        self.tables[request_id] = [block for block in self.tables[request_id] if block not in left]
+        return [new for _, new in pairs if new != self._null]
 
     # ---- hashes
 

@@ -50,7 +50,8 @@ class BlockChecks:
         self._num_blocks = delta.num_blocks
         yield from self._state.apply(delta)
         yield from self._check_holders(delta, step)
-        if self._block_size:
+        # Where layers keep KV in different ways, a table does not tell which tokens its blocks hold.
+        if self._block_size and not self._state.groups:
             advances = {advance.request_id: advance for advance in self._lifecycles.advances}
             self._fill(delta, advances, self._block_size)
             for advance in advances.values():
@@ -91,11 +92,11 @@ class BlockChecks:
                 if i >= num_hit:
                     self._filled[block] = (request_id, i)
         for block in delta.cached:
-            if self._state.ref_counts.get(block):
-                continue
-            # Freed in this step: by whom we knew, or by one who also got it in this step, which no delta tells.
+            # Who fills a block is scheduled, and holds it, or did when the step began. Else it was one who got and left
+            # it within this step, which no delta tells.
             request_id, _ = self._filled.get(block, ("", 0))
-            if request_id not in advances or block not in delta.freed.get(request_id, ()):
+            held = (*self._state.tables.get(request_id, ()), *delta.freed.get(request_id, ()))
+            if request_id not in advances or block not in held:
                 self._filled.pop(block, None)
 
     def _check_length(self, advance: Advance, size: int) -> Iterator[Finding]:

@@ -5,6 +5,7 @@ This file must not know any engine: it believes nothing but the deltas, and says
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Collection
 
 from llmlab.trace.records import BlockDelta
@@ -19,6 +20,8 @@ class BlockState:
         self.tables: dict[str, list[int]] = {}  # request id -> block ids, in logical order
         self.ref_counts: dict[int, int] = {}  # block id -> count, blocks in use only
         self.cached: set[int] = set()  # blocks with a hash
+        # KV cache group of each block that was ever handed out, for models that have several (BlockDelta.groups).
+        self.groups: dict[int, int] = {}
         self._num_tables: dict[int, int] = {}  # block id -> tables that hold it, blocks in use only
         self._num_miscounted = 0  # held and free, less the total
 
@@ -30,7 +33,9 @@ class BlockState:
         self._evict(delta, found)
         for request_id, blocks in delta.allocated.items():
             changed.update(self._allocate(request_id, blocks, delta.num_blocks, found))
+            self._group(request_id, blocks, delta, found)
         self._cache(delta, found)
+        self._check_free_head(delta, found)
         self._compare_counts(delta, changed, found)
         return found
 
@@ -40,6 +45,7 @@ class BlockState:
             allocated={r: tuple(t) for r, t in self.tables.items()},
             cached=tuple(sorted(self.cached)),
             ref_counts=dict(self.ref_counts),
+            groups={r: tuple(self.groups[b] for b in t) for r, t in self.tables.items()} if self.groups else {},
             num_free=num_blocks - len(self.ref_counts),
             num_blocks=num_blocks,
         )
@@ -90,6 +96,24 @@ class BlockState:
             if block in self.cached:
                 found.append(Finding("kv", f"block {block} gets a hash, it has one already"))
             self.cached.add(block)
+
+    def _group(self, request_id: str, blocks: Collection[int], delta: BlockDelta, found: list[Finding]) -> None:
+        if not delta.groups and not self.groups:
+            return
+        groups = delta.groups.get(request_id, ())
+        if len(groups) != len(blocks):
+            found.append(Finding("kv", f"{request_id} gets {len(blocks)} blocks, {len(groups)} of them have a group"))
+        self.groups.update(itertools.zip_longest(blocks, groups[: len(blocks)], fillvalue=0))
+
+    def _check_free_head(self, delta: BlockDelta, found: list[Finding]) -> None:
+        """The next blocks to be handed out are free."""
+        if len(set(delta.free_head)) != len(delta.free_head) or len(delta.free_head) > delta.num_free:
+            text = f"{list(delta.free_head)} are said to be handed out next, of {delta.num_free} free blocks"
+            found.append(Finding("kv", text))
+        for block in delta.free_head:
+            if block in self._num_tables:
+                holder = next(r for r, table in self.tables.items() if block in table)
+                found.append(Finding("kv", f"block {block} is said to be handed out next, {holder} holds it"))
 
     def _compare_counts(self, delta: BlockDelta, changed: set[int], found: list[Finding]) -> None:
         for block, count in delta.ref_counts.items():

@@ -106,7 +106,7 @@ class Core:
             return self._processor.process_inputs(
                 request_id, prompt, sampling, lora_request=lora, priority=priority, **self._tasks
             )
-        except (ValueError, TypeError, NotImplementedError) as error:
+        except _refusals() as error:
             raise RequestError(f"vLLM refuses the request: {reason(error)}") from error
 
     def add(self, request: Any) -> None:
@@ -167,7 +167,15 @@ def reason(error: Exception) -> str:
     if callable(details):
         with suppress(Exception):
             return "; ".join(str(each["msg"]).removeprefix("Value error, ") for each in details())
-    return str(error).strip() or type(error).__name__
+    return " ".join(str(error).split()) or type(error).__name__
+
+
+def _refusals() -> tuple[type[Exception], ...]:
+    """What vLLM raises when it does not like what it was given; its own errors are no ValueErrors in every version."""
+    from vllm import exceptions
+
+    own = getattr(exceptions, "VLLMError", ValueError)
+    return (ValueError, TypeError, NotImplementedError, own)
 
 
 def _vllm_engine(config: EngineConfig) -> Any:
@@ -177,5 +185,5 @@ def _vllm_engine(config: EngineConfig) -> Any:
     arguments = checked_arguments(config)
     try:
         return LLMEngine.from_engine_args(EngineArgs(**arguments))
-    except (ValueError, TypeError) as error:
+    except _refusals() as error:
         raise EngineError(f"vLLM cannot load {config.model}: {reason(error)}") from error

@@ -21,6 +21,8 @@ _EXPORTS = {
     "ps": "llmlab.engines.registry:ps",
     "unload": "llmlab.engines.registry:unload",
     "use": "llmlab.engines.registry:use",
+    "parity": "llmlab.parity:parity",
+    "first_divergence": "llmlab.parity:first_divergence",
     "Trace": "llmlab.trace:Trace",
     "models": "llmlab.models",
     "metrics": "llmlab.metrics",

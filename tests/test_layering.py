@@ -20,7 +20,7 @@ ROOT = Path(__file__).resolve().parent.parent
 PACKAGE = ROOT / "llmlab"
 MODULES = sorted(PACKAGE.rglob("*.py"))
 # design: a part may import the parts before it, and itself
-ORDER = "errors cards trace metrics models scheduling engines compare bench views labs doctor magics cli".split()
+ORDER = "errors cards trace metrics models scheduling engines parity compare bench views labs doctor magics cli".split()
 # third-party package -> the only files that may import it
 ONLY_IN = {
     "IPython": ["magics/*"],

@@ -8,7 +8,7 @@ from __future__ import annotations
 import time
 from collections.abc import Iterable, Sequence
 from types import TracebackType
-from typing import Any, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from llmlab.engines import messages as wire
 from llmlab.engines.base import EngineConfig, Floats
@@ -18,6 +18,9 @@ from llmlab.engines.result import Result
 from llmlab.engines.run import Run, Stream
 from llmlab.engines.unloaded import Unloaded, rss_bytes
 from llmlab.trace import Capabilities, Header, Step, Trace
+
+if TYPE_CHECKING:  # it brings numpy along
+    from llmlab.models.tokenizer_files import ChatFormat
 
 CLOSE_GRACE_S = 3.0
 # An engine confirms a stop after the forward pass that runs. One that is paused with other requests, or hangs, never
@@ -156,8 +159,14 @@ class EngineHandle:
         """The text of these tokens; what is no whole character becomes U+FFFD."""
         return b"".join(self.pieces(token_ids)).decode(errors="replace")
 
+    def chat_format(self) -> ChatFormat:
+        """The chat template that this engine renders (None: there is none), and the texts of its BOS and EOS tokens."""
+        from llmlab.models.tokenizer_files import ChatFormat
+
+        return ChatFormat(**self._connection.call("chat_format"))
+
     def logits(self, prompt: str | Iterable[int]) -> Floats:
-        """Logits at every position, [num_tokens, num_vocab]. The engine must be idle."""
+        """Logits at every position, [num_tokens, num_vocab], up to one constant a row. The engine must be idle."""
         import numpy as np
 
         token_ids = self.tokenize(prompt) if isinstance(prompt, str) else [int(i) for i in prompt]

@@ -21,7 +21,7 @@ from llmlab.trace import Request, Step
 # Between two steps commands may take this long; 10,000 prompts at once must not hold up those who stream already.
 COMMANDS_S = 0.02
 # What a Call may ask: methods of the engine, and of the loop itself.
-CALLS = frozenset({"tokenize", "pieces", "logits", "memory", "begin_replay"})
+CALLS = frozenset({"tokenize", "pieces", "logits", "chat_format", "memory", "begin_replay"})
 # Steps that may fail while the requests of a failed step are cleaned up, before the engine counts as broken.
 MAX_FAILED_CLEANINGS = 3
 
@@ -126,10 +126,15 @@ class EngineLoop:
     def _called(self, call: wire.Call) -> Any:
         if call.method not in CALLS:
             raise EngineError(unknown("call", call.method, CALLS))
-        method = self._memory if call.method == "memory" else getattr(self.engine, call.method, None)
+        own = {"memory": self._memory, "chat_format": self._chat_format}
+        method = own.get(call.method) or getattr(self.engine, call.method, None)
         if method is None:
             raise EngineError(f"The {self.engine.name} engine has no {call.method}().")
         return method(**call.arguments)
+
+    def _chat_format(self) -> dict[str, str | None]:
+        engine = self.engine
+        return {"template": engine.chat_template, "bos_token": engine.bos_token, "eos_token": engine.eos_token}
 
     def _memory(self) -> dict[str, int]:
         """What the process holds, measured, and what the engine says of its parts; all in bytes."""

@@ -9,12 +9,11 @@ from typing import Literal
 
 from llmlab.trace import Header
 
-# From exact to coarse: all in 32 bits; something in 16; something in fewer.
-Precision = Literal["float32", "half", "quantized"]
+# From exact to coarse: float16 keeps 11 bits of a number, bfloat16 8, a quant 2 to 8 and a scale for each group.
+Precision = Literal["float32", "float16", "bfloat16", "quantized"]
 
-_NAMES = {"F32": "float32", "F16": "float16", "BF16": "bfloat16"}
-_PRECISIONS: dict[str, Precision] = {"float32": "float32", "float16": "half", "bfloat16": "half"}
-_ORDER: tuple[Precision, ...] = ("float32", "half", "quantized")
+ORDER: tuple[Precision, ...] = ("float32", "float16", "bfloat16", "quantized")
+_NAMES: dict[str, Precision] = {"F32": "float32", "F16": "float16", "BF16": "bfloat16"}
 
 
 def formats(header: Header) -> tuple[str, str]:
@@ -31,7 +30,7 @@ def precision(header: Header) -> Precision:
     """The coarsest of its formats; what the header does not tell counts as float32.
 
     >>> precision(Header(engine="llamacpp", quant="F32", dtype="f16")), precision(Header(engine="x", dtype="float32"))
-    ('half', 'float32')
+    ('float16', 'float32')
     """
-    kinds = [_PRECISIONS.get(name, "quantized") for name in formats(header) if name != "–"]
-    return max(kinds, key=_ORDER.index, default="float32")
+    kinds: list[Precision] = [next((kind for kind in ORDER if kind == name), "quantized") for name in formats(header) if name != "–"]
+    return max(kinds, key=ORDER.index, default="float32")

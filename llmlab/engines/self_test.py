@@ -54,7 +54,7 @@ KNOWN = (
 )
 # How far the mean logprob may be off, in nats. Measured: float32 0.0000, F16 and bfloat16 up to 0.015, quants from Q2_K
 # to Q8_0 up to 0.363 (Q4_0, made from Q4_1).
-MAX_OFF = {"float32": 0.01, "half": 0.1, "quantized": 0.6}
+MAX_OFF = {"float32": 0.01, "float16": 0.1, "bfloat16": 0.1, "quantized": 0.6}
 
 
 class Subject(Protocol):

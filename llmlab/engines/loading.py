@@ -15,6 +15,7 @@ from typing import Any, Literal, overload
 
 from llmlab.engines import messages as wire
 from llmlab.engines.base import ENGINES, EngineConfig
+from llmlab.engines.both import Both, load_both
 from llmlab.engines.connection import Connection, error_of
 from llmlab.engines.handle import EngineHandle
 from llmlab.engines.host_link import HostLink
@@ -81,6 +82,8 @@ class _Order:
 
 
 @overload
+def load(model: str, engine: Literal["both"], *, dry_run: Literal[False] = False, **options: Any) -> Both: ...
+@overload
 def load(model: str, engine: str = "auto", *, dry_run: Literal[False] = False, **options: Any) -> EngineHandle: ...
 @overload
 def load(model: str, engine: str = "auto", *, dry_run: Literal[True], **options: Any) -> Fit: ...
@@ -104,19 +107,26 @@ def load(  # type: ignore[misc]  # the overloads tell what comes back, not every
     options: dict[str, Any] | None = None,
     dry_run: bool = False,
     timeout: float = 600.0,
-) -> EngineHandle | Fit:
+) -> EngineHandle | Both | Fit:
     """Load a model in an engine; the handle is the current engine from then on.
 
     `model`: an embedded one, a folder, a .gguf file, a Hub repo id, or a saved trace (engine "replay"). `engine`: a
-    name of ENGINES, "auto" for the first that runs here, or "module:class". `ctx`: limit of one sequence, `kv_tokens`:
-    room of the whole KV cache, `step_tokens`: budget of one step, all in tokens. `policy`, `sampler`: a name, a class
-    or an object; classes run inline unless isolation="host". `dry_run`: only say whether it fits.
+    name of ENGINES, "auto" for the first that runs here, "both" for vLLM and llama.cpp (the value is the pair: see
+    both.py), or "module:class". `ctx`: limit of one sequence, `kv_tokens`: room of the whole KV cache, `step_tokens`:
+    budget of one step, all in tokens. `policy`, `sampler`: a name, a class or an object; classes run inline unless
+    isolation="host". `dry_run`: only say whether it fits.
 
     >>> eng = llmlab.load("smollm2-135m", engine="llamacpp", quant="Q4_1")    # doctest: +SKIP
 
     Raises: ModelError for the model, DoesNotFit with what would fit, EngineError for the engine, EngineDied when its
     process dies while it loads.
     """
+    if engine == "both":
+        return load_both(
+            model, name=name, quant=quant, dtype=dtype, ctx=ctx, seqs=seqs, kv_tokens=kv_tokens, lora=lora, seed=seed,
+            step_tokens=step_tokens, block_size=block_size, isolation=isolation, policy=policy, sampler=sampler,
+            options=options, dry_run=dry_run, timeout=timeout,
+        )  # fmt: skip
     engine = _chosen(engine, model)
     config = EngineConfig(
         engine=engine,
@@ -168,7 +178,7 @@ def _chosen(engine: str, model: str) -> str:
             raise EngineError("No engine is installed here. Install one: pip install 'llmlab-kit[llamacpp]'")
         return here[0]
     if engine not in ENGINES and ":" not in engine:
-        raise EngineError(unknown("engine", engine, ["auto", *ENGINES]))
+        raise EngineError(unknown("engine", engine, ["auto", "both", *ENGINES]))
     if (lack := missing(engine)) is not None:
         raise EngineError(lack)
     return engine

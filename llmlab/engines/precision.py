@@ -32,5 +32,14 @@ def precision(header: Header) -> Precision:
     >>> precision(Header(engine="llamacpp", quant="F32", dtype="f16")), precision(Header(engine="x", dtype="float32"))
     ('float16', 'float32')
     """
-    kinds: list[Precision] = [next((kind for kind in ORDER if kind == name), "quantized") for name in formats(header) if name != "–"]
+    kinds = [precision_of(name) for name in formats(header) if name != "–"]
     return max(kinds, key=ORDER.index, default="float32")
+
+
+def precision_of(name: str) -> Precision:
+    """Of one format, by its name as a dtype or a quant.
+
+    >>> precision_of("F16"), precision_of("bfloat16"), precision_of("Q8_0")
+    ('float16', 'bfloat16', 'quantized')
+    """
+    return next((kind for kind in ORDER if kind == _NAMES.get(name.upper(), name)), "quantized")

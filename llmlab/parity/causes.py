@@ -80,9 +80,11 @@ def _tokenization(case: Case) -> Cause:
 
 def _weights(case: Case) -> Cause:
     a, b = (handle.header.fingerprint for handle in case.handles)
-    adapters = [handle.config.lora for handle in case.handles]
-    if adapters[0] != adapters[1]:
-        return Cause("weights", "confirmed", f"LoRA adapters: {adapters[0] or 'none'} and {adapters[1] or 'none'}")
+    adapted = [handle.name for handle in case.handles if handle.config.lora]
+    if len(adapted) == 1:
+        return Cause("weights", "confirmed", f"{adapted[0]} has a LoRA adapter, the other has none")
+    if adapted:
+        return Cause("weights", "possible", "not tested: both have a LoRA adapter")
     if a is None or b is None:
         return Cause("weights", "possible", "not tested: no fingerprint was taken of the weights when they were loaded")
     if a == b:

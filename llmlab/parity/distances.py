@@ -43,12 +43,13 @@ class Bound:
 
 
 # Design: F32 1e-2; F16 0.2 and top-1 equal; quantized KL < 0.05 and never token equality. Measured with SmolLM2-135M on
-# PROBES against float32: float16 0.09; bfloat16 0.44, mean KL 2e-4; mean KL of Q8_0 0.008, of Q4_1 0.005, of Q4_0 made
-# from Q4_1 0.54.
+# PROBES against llama.cpp F32, on a CPU: vLLM float32 0.0001; float16 0.09 (llama.cpp) and 0.14 (vLLM, which finds
+# another token most likely at 1 of 119 positions, 0.01 nats ahead); bfloat16 0.44 and 1.01, mean KL 0.0002 and 0.0018;
+# mean KL of Q8_0 0.008, of Q4_1 0.005, of Q4_0 made from Q4_1 0.54.
 BOUNDS: dict[Precision, Bound] = {
     "float32": Bound("float32", max_diff=1e-2, top1_gap=1e-2),
     "float16": Bound("float16", max_diff=0.2, top1_gap=0.2),
-    "bfloat16": Bound("bfloat16", max_diff=1.0, kl_mean=0.005, top1_gap=1.0),
+    "bfloat16": Bound("bfloat16", max_diff=2.0, kl_mean=0.01, top1_gap=0.5),
     "quantized": Bound("quantized", kl_mean=0.05),
 }
 

@@ -70,7 +70,7 @@ def format_rows(a: EngineHandle, b: EngineHandle) -> Iterator[Row]:
     yield row(NUMBERS, "weights stored in", (formats(header)[0] for header in headers), is_required=False)
     yield row(NUMBERS, "computed, KV in", (formats(header)[1] for header in headers), is_required=False)
     if a.config.lora or b.config.lora:
-        yield row(NUMBERS, "LoRA adapter", (handle.config.lora or "none" for handle in (a, b)))
+        yield row(NUMBERS, "LoRA adapter", ("loaded" if handle.config.lora else "none" for handle in (a, b)))
 
 
 def room_rows(a: EngineHandle, b: EngineHandle) -> Iterator[Row]:

@@ -117,6 +117,25 @@ class BlockWatcher:
         changes.num_free = told.num_free + num_held - sum(1 for block in touched if self._ref_counts[block])
         return changes.record(self.num_blocks)
 
+    def snapshot(self) -> BlockDelta:
+        """The blocks after the last step that ended, as changes of an empty cache."""
+        tables = {request_id: list(blocks) for request_id, blocks in self.tables.items()}
+        cached = (self._all_hashes if self._is_full else self._tracked_hashes).blocks
+        for later in (*reversed(self._in_flight), self._unsettled):
+            for request_id, blocks in later.allocated.items():
+                tables[request_id] = [block for block in tables.get(request_id, ()) if block not in blocks]
+            for request_id, blocks in later.freed.items():
+                tables.setdefault(request_id, []).extend(blocks)
+            cached = (cached - later.cached.keys()) | later.evicted.keys()
+        whole = BlockChanges(allocated={r: blocks for r, blocks in tables.items() if blocks})
+        whole.cached = dict.fromkeys(sorted(cached))
+        whole.ref_counts = {block: count for block, count in enumerate(self._ref_counts) if count}
+        whole.num_free = self.num_blocks - len(whole.ref_counts)
+        if self._has_groups:
+            for group, held in enumerate(self._tables_of):
+                whole.group_of.update((block, group) for blocks in held.values() for block in blocks)
+        return whole.record(self.num_blocks)
+
     def _read_counts(self, changes: BlockChanges, block_ids: Iterable[int]) -> None:
         """Reference counts that changed, and the free queue, as they are without the steps in flight."""
         in_flight, blocks, last = self._held_in_flight(), self._pool.blocks, self._ref_counts

@@ -22,6 +22,11 @@ class AllHashes:
         self._pool = pool
         self._hashes: list[object] = [None] * len(pool.blocks)
 
+    @property
+    def blocks(self) -> set[int]:
+        """Those that have a hash."""
+        return {block for block, value in enumerate(self._hashes) if value is not None}
+
     def look(self, changes: BlockChanges) -> None:
         """Note what is different since the last look."""
         before, self._hashes = self._hashes, [block.block_hash for block in self._pool.blocks]
@@ -53,6 +58,11 @@ class TrackedHashes:
         self._near: set[str] = set()
         self._due: dict[int, list[str]] = {}
         self._step = 0
+
+    @property
+    def blocks(self) -> set[int]:
+        """Those that have a hash."""
+        return {block for block, value in enumerate(self._hashes) if value is not None}
 
     def appended(self, request_id: str, blocks: Sequence[int], changes: BlockChanges) -> None:
         """These blocks were appended to a block table: hit in the cache, or handed out from the free queue."""

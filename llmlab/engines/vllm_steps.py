@@ -186,6 +186,13 @@ class StepRecorder:
                 other.num_rejected[row.request_id] = other.num_rejected.get(row.request_id, 0) + num_rejected
 
 
+def says_something(step: Step) -> bool:
+    """False for a step in which nothing happened: vLLM takes one to tell its workers who has ended."""
+    kv = step.kv
+    moved = isinstance(kv, BlockDelta) and (kv.allocated or kv.freed or kv.cached or kv.evicted or kv.ref_counts)
+    return bool(step.scheduled or step.tokens or step.finished or step.preempted or moved)
+
+
 def _with_logprobs(output: Any, num_top: int) -> Iterable[Token]:
     """The tokens of one request; vLLM's rows hold the sampled token first, then the most likely ones, best first."""
     logprobs = output.new_logprobs

@@ -72,7 +72,7 @@ class Tracer:
 
     def start(self) -> None:
         """Look at what is there now: everything from here on is traced."""
-        self._told_ends.update(self._scheduler.finished_req_ids)
+        self._told_ends = set(self._scheduler.finished_req_ids)
         if self.level == "off":
             return
         try:
@@ -190,7 +190,8 @@ class Tracer:
 
         Nothing happens when vLLM had ended it before.
         """
-        if request_id not in self._recorder:
+        is_new = request_id in self._scheduler.finished_req_ids and request_id not in self._told_ends
+        if not is_new and request_id not in self._recorder:
             return
         self._recorder.forget(request_id)
         self._told_ends.add(request_id)
@@ -201,6 +202,10 @@ class Tracer:
                 self._blocks.end(request_id, None)
             except Exception as error:
                 self._note_blocks(error)
+
+    def snapshot(self) -> BlockDelta | None:
+        """The blocks after the last step that ended, as changes of an empty cache; None when they are not traced."""
+        return self._blocks.snapshot() if self._blocks is not None else None
 
     def settle(self, step: Step) -> Step:
         """The last step that was taken, with the blocks of forgotten requests given back in it.

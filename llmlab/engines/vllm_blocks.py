@@ -93,10 +93,14 @@ class BlockWatcher:
         self._look_at_hashes(changes)
 
     def finish(self, changes: BlockChanges) -> BlockChanges:
-        """All changes of the step that has just ended."""
-        while self._in_flight and self._in_flight.pop(0) is not changes:
-            pass
-        changes, self._unsettled = self._unsettled.then(changes), BlockChanges()
+        """All changes of the step that has just ended, and of older ones, whose forward pass failed."""
+        whole, self._unsettled = self._unsettled, BlockChanges()
+        while self._in_flight:
+            oldest = self._in_flight.pop(0)
+            whole.then(oldest)
+            if oldest is changes:
+                break
+        changes = whole
         blocks = range(len(self._ref_counts)) if self._is_full else changes.touched()
         self._read_counts(changes, blocks)
         changes.num_free = self._pool.get_num_free_blocks()

@@ -42,7 +42,7 @@ class AllHashes:
 class TrackedHashes:
     """Reads the blocks that were handed out, and those that must be full by now: linear in what changed.
 
-    When the number of hashes is not the one that vLLM has (reset_prefix_cache, say), all blocks are read once.
+    When vLLM has another number of hashes, or a new map of them (reset_prefix_cache), all blocks are read once.
     """
 
     def __init__(self, scheduler: Any, pool: Any, block_size: int) -> None:
@@ -50,6 +50,7 @@ class TrackedHashes:
         self._pool, self._block_size = pool, block_size
         self._tokens_per_step = 1 + int(getattr(scheduler, "num_spec_tokens", 0) or 0)
         self._hashes: list[Any] = [None] * len(pool.blocks)
+        self._vllms_map = pool.cached_block_hash_to_block
         self._num_blocks_of: Counter[Any] = Counter()  # hash -> blocks that have it
         # Hashes of vLLM's that are not those of whole blocks.
         self._num_others = 0
@@ -85,13 +86,15 @@ class TrackedHashes:
         """Note what is different since the last look."""
         for request_id in list(self._near):
             self._look_along(request_id, tables.get(request_id, ()), changes)
-        if len(self._pool.cached_block_hash_to_block) != len(self._num_blocks_of) + self._num_others:
+        now = self._pool.cached_block_hash_to_block
+        if now is not self._vllms_map or len(now) != len(self._num_blocks_of) + self._num_others:
             self.look_everywhere(changes)
 
     def look_everywhere(self, changes: BlockChanges) -> None:
         for block in range(len(self._hashes)):
             self._look_at(block, changes)
-        self._num_others = len(self._pool.cached_block_hash_to_block) - len(self._num_blocks_of)
+        self._vllms_map = self._pool.cached_block_hash_to_block
+        self._num_others = len(self._vllms_map) - len(self._num_blocks_of)
 
     def look_at(self, blocks: Iterable[int], changes: BlockChanges) -> None:
         """Note what is different in these blocks, whose place in a table tells nothing."""

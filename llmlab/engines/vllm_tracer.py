@@ -148,13 +148,11 @@ class Tracer:
                 self._note_blocks(error)
 
     def _leave_flight(self, output: Any, now_s: float) -> TracedStep:
-        """The step of this output. Older ones never got theirs: the forward pass failed, and what they did is ours."""
+        """The step of this output. Older ones never got theirs, as their forward pass failed: their ends are ours."""
         while self._in_flight:
             step = self._in_flight.popleft()
             if step.output is output:
                 return step
-            if self._in_flight and step.changes is not None and self._in_flight[0].changes is not None:
-                self._in_flight[0].changes = step.changes.then(self._in_flight[0].changes)
             if self._in_flight:
                 self._in_flight[0].ended += step.ended
         return TracedStep(output, now_s, now_s)  # scheduled before we were here

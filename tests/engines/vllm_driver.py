@@ -68,9 +68,13 @@ class Driver:
 
         self.random = random.Random(seed)
         self.num_drafts, self.max_in_flight = num_drafts, max_in_flight
+        is_async = max_in_flight > 1
         self.scheduler: Any = _scheduler(
-            model, num_blocks, max_num_seqs, token_budget, max_in_flight > 1, num_drafts, groups, policy, prefix_caching
+            model, num_blocks, max_num_seqs, token_budget, is_async, num_drafts, groups, policy, prefix_caching
         )
+        if is_async and num_drafts:  # with a draft model, which we need not load: the drafts are drawn too
+            self.scheduler.num_spec_tokens = num_drafts
+            self.scheduler._spec_token_placeholders = [-1] * num_drafts
         init_none_hash(sha256)
         self._hasher = get_request_block_hasher(BLOCK_SIZE, sha256)
         self._queue: deque[tuple[Any, Any]] = deque()
@@ -81,7 +85,6 @@ class Driver:
 
         priority = sampling.pop("priority", 0)
         params = SamplingParams(max_tokens=max_tokens, ignore_eos=True, **sampling)
-        params.update_from_generation_config({}, None) if not sampling.get("stop_token_ids") else None
         request = Request(name, list(prompt), params, None, priority=priority, block_hasher=self._hasher)
         self.scheduler.add_request(request)
 
@@ -142,7 +145,7 @@ class Driver:
         computed = dict(zip(cached.req_ids, cached.num_computed_tokens, strict=True))
         computed.update((new.req_id, new.num_computed_tokens) for new in output.scheduled_new_reqs)
         num_done = computed[name] + output.num_scheduled_tokens[name] - num_drafts
-        return bool(num_done >= request.num_tokens)
+        return bool(num_done >= request.num_tokens)  # in async scheduling all tokens of the steps before are known
 
     def _draft(self, output: Any) -> None:
         from vllm.v1.outputs import DraftTokenIds
@@ -170,6 +173,7 @@ def _scheduler(
     from vllm.v1.kv_cache_interface import FullAttentionSpec, KVCacheConfig, KVCacheGroupSpec, SlidingWindowSpec
     from vllm.v1.structured_output import StructuredOutputManager
 
+    ngram = SpeculativeConfig(method="ngram", num_speculative_tokens=max(1, num_drafts))
     config = VllmConfig(
         model_config=ModelConfig(str(model), skip_tokenizer_init=True, dtype="float32", max_model_len=128),
         cache_config=CacheConfig(block_size=BLOCK_SIZE, enable_prefix_caching=prefix_caching),
@@ -183,7 +187,7 @@ def _scheduler(
             policy=policy,
             async_scheduling=is_async,
         ),
-        speculative_config=SpeculativeConfig(method="ngram", num_speculative_tokens=num_drafts) if num_drafts else None,
+        speculative_config=ngram if num_drafts and not is_async else None,
     )
     config.cache_config.num_gpu_blocks = num_blocks + 1
     common = dict(block_size=BLOCK_SIZE, num_kv_heads=1, head_size=32, dtype=torch.float32)

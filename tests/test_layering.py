@@ -30,7 +30,7 @@ ONLY_IN = {
     # the quantizer runs in a process of its own, because llama.cpp may abort it
     "llama_cpp": ["engines/llamacpp*.py", "models/llama_quantize.py"],
     "vllm": ["engines/vllm*.py"],
-    "torch": ["engines/torch*.py"],
+    "torch": ["engines/torch*.py", "engines/vllm*.py"],
     "transformers": ["engines/torch*.py"],
 }
 FACADE = PACKAGE / "__init__.py"

@@ -39,7 +39,7 @@ class KnownAnswer:
     mean_logprob: float
 
 
-# Source: tests/models/test_three_engines_agree.py computes these anew with transformers (5.19, float32). The nearest
+# Source: tests/parity/test_three_engines_agree.py computes these anew with transformers (5.19, float32). The nearest
 # second choice at any place of the answer is 1.59 nats behind: no rounding turns it around.
 KNOWN = (
     KnownAnswer(

@@ -135,6 +135,15 @@ _TABLE = (
         (Argument("SECONDS", "seconds between steps", convert=number),), _COMMON, title="%llm slow SECONDS",
     ),
     Verb(
+        "parity", "Whether two engines compute the same: tokens, settings, logits, answers.", "parity:parity",
+        (
+            Argument("A", "the name of a loaded engine; without names, the two that are loaded", False, live="handle"),
+            Argument("B", "the name of another one", False, live="handle"),
+        ),
+        (Option(("-n", "--max-tokens"), "of each greedy answer, in tokens", "N", whole), *_RESULT[:2], *_COMMON),
+        title="%llm parity [A] [B]",
+    ),
+    Verb(
         "trace save", "Write what the engine did to FILE (.jsonl, .jsonl.gz).", "traces:save",
         (Argument("FILE", "where to write", live="file"),), _COMMON, title="%llm trace save FILE",
     ),

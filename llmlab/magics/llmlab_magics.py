@@ -26,8 +26,8 @@ class LLMLab(Defaults):
         self.cells = CellNames(shell)
         # handle -> its conversation
         self.chats: WeakKeyDictionary[Any, Chat] = WeakKeyDictionary()
-        # cell -> what its %llm load asked for, and the handle it got, while that is in use
-        self.loads: dict[Hashable, tuple[Any, ref[Any]]] = {}
+        # cell -> what its %llm load asked for, and the handles it got, while they are in use
+        self.loads: dict[Hashable, tuple[Any, tuple[ref[Any], ...]]] = {}
 
     @no_var_expand
     @needs_local_scope
@@ -50,6 +50,7 @@ class LLMLab(Defaults):
         %llm step [N]           Let a paused engine take N steps (1).
         %llm resume             Let the engine run freely again.
         %llm slow SECONDS       Slow motion: SECONDS between steps; 0 = full speed.
+        %llm parity [A] [B]     Whether two engines compute the same: tokens, settings, logits, answers.
         %llm trace save FILE    Write what the engine did to FILE (.jsonl, .jsonl.gz).
         %llm trace load FILE    Read a trace; it is the value of the line.
         %llm trace replay FILE  Play a recorded trace again, as it was.

@@ -93,7 +93,7 @@ def _known(kind: str) -> Iterable[str]:
     if kind == "engine":
         from llmlab.engines.base import ENGINES
 
-        return ["auto", *ENGINES]
+        return ["auto", "both", *ENGINES]
     if kind == "quant":
         from llmlab.models import QUANTS
 

@@ -149,6 +149,8 @@ def _sampler(case: Case) -> Cause:
         return Cause("sampler", "confirmed", f"the settings differ: {shown}")
     if not _is_greedy(case.results[0]):
         return Cause("sampler", "confirmed", f"temperature {a.get('temperature')}: each engine draws its own numbers")
+    if not all(side.top for side in case.sides):
+        return Cause("sampler", "possible", "not tested: an engine gives no log probabilities")
     late = [side.name for side in case.sides if side.token_id not in (None, side.top[0][0])]
     if not late:
         return Cause("sampler", "excluded", "temperature 0, and each took the most likely token of its own logits")

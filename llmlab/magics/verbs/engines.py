@@ -5,6 +5,8 @@ from __future__ import annotations
 import weakref
 from typing import TYPE_CHECKING, Any
 
+from IPython.display import display
+
 import llmlab
 from llmlab.cards import Card, bytes_text, seconds_text
 from llmlab.magics.line import Line
@@ -19,7 +21,10 @@ LOG_LINES = 40
 
 
 def load(line: Line) -> object:
-    """The handle is the value; with --dry-run, what it would take. Running the cell again replaces its own engine."""
+    """The handle is the value, with -e both the pair; with --dry-run, what it would take.
+
+    Running the cell again replaces its own engines.
+    """
     args = line.args
     wanted = {
         "engine": args.engine, "name": getattr(args, "as"), "quant": args.quant, "dtype": args.dtype, "ctx": args.ctx,
@@ -32,15 +37,21 @@ def load(line: Line) -> object:
 
 
 def load_own(line: Line, model: str, wanted: dict[str, Any]) -> object:
-    """Load, after the engine that this very line of this cell loaded when it ran before was unloaded."""
+    """Load, after the engines that this very line of this cell loaded when it ran before were unloaded."""
     cell, asked = line.lab.cells.next(), (model, repr(wanted))
-    asked_before, handle_of = line.lab.loads.get(cell, (None, None))
-    before = handle_of() if handle_of is not None and asked_before == asked else None
-    if before is not None:
-        before.unload()
-    handle = line.call("llmlab.load", llmlab.load, model, **wanted)
-    line.lab.loads[cell] = (asked, weakref.ref(handle))
-    return line.show(loaded_card(handle), handle)
+    asked_before, handles_of = line.lab.loads.get(cell, (None, ()))
+    before = [handle_of() for handle_of in handles_of] if asked_before == asked else []
+    for handle in before:
+        if handle is not None:
+            handle.unload()
+    loaded = line.call("llmlab.load", llmlab.load, model, **wanted)
+    handles = loaded if isinstance(loaded, tuple) else (loaded,)
+    line.lab.loads[cell] = (asked, tuple(map(weakref.ref, handles)))
+    for handle in handles:
+        display(loaded_card(handle))
+    if len(handles) == 2:
+        display(llmlab.parity(*handles))
+    return line.shown(loaded)
 
 
 def loaded_card(handle: EngineHandle) -> Card:

@@ -40,6 +40,8 @@ STEP_COLUMNS = {
     "kv_used": "Int64",
     "kv_total": "Int64",
     "num_attended": "Int64",
+    "num_blocks_cached": "Int64",
+    "num_blocks_evicted": "Int64",
 }
 REQUEST_COLUMNS = {
     "request_id": "string",
@@ -76,6 +78,7 @@ def steps(trace: Trace) -> pd.DataFrame:
     of which num_draft_tokens are drafts; at most token_budget. num_output_tokens: tokens that came out.
     num_running, num_waiting, num_preempted, num_finished: requests. num_prefix_hit_tokens: found in the prefix cache.
     kv_used, kv_total: blocks or cells. num_attended: cells the attention kernel read, holes included.
+    num_blocks_cached, num_blocks_evicted: blocks that got a hash, and that lost it.
     """
     return _frame(STEP_COLUMNS, (_step_row(step) for step in trace.step_records))
 
@@ -174,6 +177,8 @@ def _step_row(step: Step) -> dict[str, object]:
         "kv_used": kv_used,
         "kv_total": kv_total,
         "num_attended": step.kv.num_attended if isinstance(step.kv, CellDelta) else None,
+        "num_blocks_cached": len(step.kv.cached) if isinstance(step.kv, BlockDelta) else None,
+        "num_blocks_evicted": len(step.kv.evicted) if isinstance(step.kv, BlockDelta) else None,
     }
 
 

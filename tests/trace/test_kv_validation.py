@@ -297,6 +297,61 @@ def test_a_block_of_an_answer_of_one_step_may_be_hit_by_its_own_tokens():
     assert Trace(header, asked, steps).validate() == []
 
 
+def test_a_block_may_be_hit_that_its_first_holder_got_and_left_within_the_same_step():
+    """x and y begin alike and are admitted together: y hits the block of x, which ends. No delta tells x's blocks."""
+    header = replace(PREEMPTED.header, capabilities=replace(PREEMPTED.header.capabilities, prefix_caching=True))
+    ids = {"w": (9, 9, 9), "x": (1, 2, 3, 4), "y": (1, 2, 3, 4, 5)}
+    asked = tuple(Request(request_id=r, arrival_s=0.0, prompt_token_ids=prompt) for r, prompt in ids.items())
+    hit = hand_written.blocks(1, allocated={"y": (1, 0)}, cached=(1,), ref_counts={0: 1, 1: 1})
+    steps = (
+        step(0, [share("w", "prefill", 3, 0, 3, 0)], blocks_of("w", 1), {"w": 7}),
+        step(1, [share("w", "decode", 1, 3, 3, 1)], blocks_back("w", 1), {"w": 7}, finished={"w": "stop"}),
+        step(
+            2,
+            [share("x", "prefill", 4, 0, 4, 0), share("y", "prefill", 1, 4, 5, 0)],
+            hit,
+            {"x": 7, "y": 7},
+            prefix_hits={"y": 4},
+            finished={"x": "length"},
+        ),
+        step(3, [share("y", "decode", 1, 5, 5, 1)], blocks_back("y", 1, 0), {"y": 7}, finished={"y": "stop"}),
+    )
+    assert Trace(header, asked, steps).validate() == []
+
+
+# ---- what only some engines tell
+
+
+@pytest.mark.parametrize(
+    ("changes", "expected"),
+    [
+        ({"free_head": (7, 3)}, []),
+        ({"free_head": (7, 1)}, ["block 1 is said to be handed out next, a holds it"]),
+        ({"free_head": (7, 7)}, ["[7, 7] are said to be handed out next, of 6 free blocks"]),
+        ({"groups": {"a": (0,)}}, ["a gets 2 blocks, 1 of them have a group"]),
+    ],
+)
+def test_the_free_queue_and_the_groups_are_checked(changes: dict[str, Any], expected: list[str]):
+    assert [violation.text for violation in blocks(0, **changes).validate() if violation.step == 0] == expected
+
+
+def test_with_several_groups_a_request_may_hold_more_and_fewer_blocks_than_its_tokens_fill():
+    """a keeps its prompt of 5 in two groups of blocks of 4, and the window of the second lets one go in step 1."""
+    steps = (
+        hand_written.blocks(0, allocated={"p": (0, 1, 2)}, groups={"p": (0, 0, 1)}, ref_counts={0: 1, 1: 1, 2: 1}),
+        hand_written.blocks(1, freed={"p": (2,)}, ref_counts={2: 0}),
+        hand_written.blocks(3, freed={"p": (0, 1)}, ref_counts={0: 0, 1: 0}),
+    )
+    rows = [share("p", "prefill", 5, 0, 5, 0), share("p", "decode", 1, 5, 5, 1), share("p", "decode", 1, 6, 5, 2)]
+    done = [{}, {}, {"p": "length"}]
+    told = tuple(step(i, [rows[i]], steps[i], {"p": 7}, finished=done[i]) for i in range(3))
+    asked = (Request(request_id="p", arrival_s=0.0, prompt_token_ids=(1, 2, 3, 4, 5)),)
+    assert Trace(PREEMPTED.header, asked, told).validate() == []
+    # Cut out of a longer one, it still knows the groups.
+    rest = from_step(Trace(PREEMPTED.header, asked, told), 1, state_after(Trace(PREEMPTED.header, asked, told), 1))
+    assert rest.validate() == []
+
+
 @pytest.mark.parametrize(("third", "expected"), [(9, []), (8, ["y hits block 1, which w filled with other tokens"])])
 def test_a_block_that_got_its_hash_in_the_last_step_of_its_request_is_remembered(third: int, expected: list[str]):
     header = replace(PREEMPTED.header, capabilities=replace(PREEMPTED.header.capabilities, prefix_caching=True))

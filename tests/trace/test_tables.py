@@ -51,6 +51,7 @@ def test_a_row_a_step():
     assert list(steps["num_finished"]) == [0, 0, 2]
     assert list(zip(steps["kv_used"], steps["kv_total"], strict=True)) == [(2, 8), (3, 8), (0, 8)]
     assert steps["num_attended"].isna().all()
+    assert list(steps["num_blocks_cached"]) == [1, 0, 0] and list(steps["num_blocks_evicted"]) == [0, 0, 0]
     assert steps["token_budget"].isna().all()
 
 
@@ -58,6 +59,7 @@ def test_cells_have_their_own_counts():
     steps = prefix_sharing_in_cells().steps
     assert list(steps["kv_used"]) == [5, 7, 9, 8]
     assert list(steps["kv_total"]) == list(steps["num_attended"]) == [16] * 4
+    assert steps["num_blocks_cached"].isna().all() and steps["num_blocks_evicted"].isna().all()
     assert steps["forward_s"].isna().all()
 
 

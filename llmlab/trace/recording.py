@@ -95,6 +95,12 @@ class Trace:
         """One row a token that came out."""
         return tables.tokens(self)
 
+    def kv(self, step: int | None = None) -> pd.DataFrame:
+        """Who holds which block or cell at the end of a step: see kv_tables.kv_table."""
+        from llmlab.trace.kv_tables import kv_table
+
+        return kv_table(self, step)
+
     def of_requests(self, request_ids: Sequence[str]) -> Trace:
         """The same steps, with the request records of these ids only."""
         keep = set(request_ids)

@@ -45,7 +45,7 @@ class VllmEngine:
         self.chat_template = template if isinstance(template, str) else None
         self.bos_token, self.eos_token = self.vocabulary.bos_token, self.vocabulary.eos_token
         self._adapters = Adapters(self.core.add_lora, self.core.max_lora_rank, default=config.lora)
-        self._has_adapter = config.lora is not None
+        self._is_altered = config.lora is not None or "hf_overrides" in config.options
         self._answers = Answers(self.vocabulary)
         self._running: set[str] = set()
         self._ended: dict[str, FinishReason] = {}  # ends that no step has reported yet
@@ -75,18 +75,18 @@ class VllmEngine:
         )
 
     def _header(self, config: EngineConfig) -> Header:
-        import torch
         import vllm
+        from vllm.platforms import current_platform
 
-        core, on_gpu = self.core, torch.cuda.is_available()
+        core, on_cpu = self.core, current_platform.is_cpu()
         return Header(
             engine=self.name,
             engine_version=vllm.__version__,
             model=config.model,
             fingerprint=config.fingerprint,
             dtype=str(core.config.model_config.dtype).removeprefix("torch."),
-            device=torch.cuda.get_device_name() if on_gpu else "CPU",
-            num_threads=None if on_gpu else int(os.environ["OMP_NUM_THREADS"]),
+            device="CPU" if on_cpu else current_platform.get_device_name(),
+            num_threads=int(os.environ["OMP_NUM_THREADS"]) if on_cpu else None,
             capabilities=self.capabilities,
             block_size=core.block_size,
             num_blocks=core.num_blocks,
@@ -98,8 +98,13 @@ class VllmEngine:
         )
 
     def self_test(self) -> str | None:
-        """A sentence when the arithmetic of this machine is broken, else None. Leaves the cache empty."""
-        return self_test(self, is_altered=self._has_adapter)
+        """A sentence when the arithmetic of this machine is broken, else None. Leaves the cache empty.
+
+        Random weights (load_format=dummy) have nothing to be compared with.
+        """
+        if str(self.core.config.load_config.load_format).endswith("dummy"):
+            return None
+        return self_test(self, is_altered=self._is_altered)
 
     # ---- text, and questions outside a step
 

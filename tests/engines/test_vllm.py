@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 
 from llmlab import models
-from llmlab.errors import ModelError, RequestError
+from llmlab.errors import EngineError, ModelError, RequestError
 from llmlab.trace import Trace
 from tests.engines.llamacpp_support import reason, request, text, token_ids
 from tests.engines.vllm_support import CROWD, PREFIX, engine, no_block_is_held, serve
@@ -222,6 +222,13 @@ def test_a_bad_request_is_refused_in_words_and_changes_nothing(on, prompt, asked
         on.add_request(request(on, "r", prompt, **asked))
     assert sentence in str(refused.value) and "\n" not in str(refused.value)
     assert (on.core.scheduler.get_request_counts(), on.core.num_free_blocks, set(on._running)) == before
+
+
+def test_what_vllm_does_not_take_is_said_by_its_name(on):
+    with pytest.raises(EngineError, match=r"vLLM has no option 'max_model_length'\. Did you mean 'max_model_len'"):
+        engine(options={"max_model_length": 5})
+    with pytest.raises(EngineError, match=r"Total number of attention heads \(9\) must be divisible by.*size \(2\)"):
+        engine(options={"tensor_parallel_size": 2})
 
 
 def test_after_25_random_stops_the_same_prompts_have_the_same_answers(on):

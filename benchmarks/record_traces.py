@@ -76,7 +76,7 @@ def record(name: str, workload: Workload, folder: Path) -> str:
         trace = run.trace
     finally:
         engine.unload()
-    trace.validate()
+    assert not trace.validate(), trace.validate()[:3]
     path = folder / f"{name}.jsonl.gz"
     trace.save(path)
     size = path.stat().st_size

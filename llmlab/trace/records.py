@@ -24,7 +24,7 @@ Room = Annotated[
 Priority = Annotated[int, msgspec.Meta(ge=-(2**53), le=2**53)]
 
 
-class Record(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True, forbid_unknown_fields=True):
+class Record(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True, forbid_unknown_fields=True, gc=False):
     """Base of all records. `extra` keeps the fields that a newer writer knew and this reader does not.
 
     In a file they stand beside the other fields of their record, under their own names.

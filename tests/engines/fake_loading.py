@@ -1,4 +1,4 @@
-"""The type of the fixture load_fake, and what its tests ask of a trace. Not in conftest.py: there are several of them."""
+"""The type of the fixture load_fake, and what its tests ask of a trace. Not in conftest.py: there are several."""
 
 from __future__ import annotations
 

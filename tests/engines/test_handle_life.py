@@ -1,4 +1,4 @@
-"""What a handle lives through: single steps, slow motion, failing steps, unloading, names. On the fake engine inline."""
+"""What a handle lives through: single steps, slow motion, failing steps, unloading. On the fake engine inline."""
 
 from __future__ import annotations
 

@@ -101,7 +101,10 @@ def test_unloading_ends_runs_and_keeps_results_and_traces(load_fake: LoadFake):
     assert sound(run.trace).step_records
     assert not eng.alive
     assert repr(eng) == "EngineHandle('a-model': a-model on fake_engine:FakeEngine, not loaded any more)"
-    with pytest.raises(EngineDied, match=r"was unloaded. Load it again: `%llm load a-model -e fake_engine:FakeEngine`"):
+    with pytest.raises(
+        EngineDied,
+        match=r"was unloaded. Load it again: `%llm load a-model -e fake_engine:FakeEngine --opt step_s=0.01`",
+    ):
         eng.generate("abc")
     eng.unload()
 

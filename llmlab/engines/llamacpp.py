@@ -24,7 +24,10 @@ from llmlab.scheduling.scheduler import Scheduler, StepPlan
 from llmlab.scheduling.sequence import Sequence
 from llmlab.trace import Capabilities, CellDelta, FinishReason, Header, Request, Step, Token
 
-OPTIONS = ("threads", "flash_attn", "extra_bufts", "gpu_layers", "prefix_caching", "policy", "raw_cells")
+OPTIONS = ("threads", "flash_attn", "extra_bufts", "gpu_layers", "prefix_caching", "kept_tokens", "policy", "raw_cells")
+# Finished sequences that stay for prefix sharing, in tokens; the last one stays whatever its length. Attention reads
+# every cell up to the last used one: see benchmarks/results/kept_prefixes.md for what it costs.
+KEPT_TOKENS = 128
 
 
 class _Generation(NamedTuple):
@@ -49,7 +52,10 @@ class LlamaCppEngine:
         self.context = Context(config, options)
         self.model = self.context.model
         self.pool = CellPool(
-            self.context.num_cells, self.context.num_seats, prefix_caching=options.get("prefix_caching", True)
+            self.context.num_cells,
+            self.context.num_seats,
+            prefix_caching=options.get("prefix_caching", True),
+            max_kept_cells=int(options.get("kept_tokens", KEPT_TOKENS)),
         )
         self.scheduler = Scheduler(
             self.pool,
@@ -280,6 +286,7 @@ class LlamaCppEngine:
 
     def _cell_delta(self, plan: StepPlan) -> CellDelta:
         self._repeat_operations()
+        only_written, self._seats_changed = not self._seats_changed, False
         seats = self.pool.seats()
         seat_of = {request_id: seat for seat, request_id in seats.items()}
         computed: dict[str, range] = {}
@@ -289,8 +296,8 @@ class LlamaCppEngine:
             request_id, first = share.seq.request_id, share.num_computed_tokens
             computed[request_id] = range(first, first + share.num_tokens)
             seat = seat_of.get(request_id, -1)
-            placed.update((next(cells), (position, seat)) for position in computed[request_id])
-        only_written, self._seats_changed = not self._seats_changed, False
+            for position in computed[request_id]:
+                placed[next(cells)] = position, seat
         return self._watcher.delta(seats, computed, placed if only_written else None)
 
     def _repeat_operations(self) -> None:

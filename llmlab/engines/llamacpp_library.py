@@ -42,7 +42,7 @@ def _log(level: int, text: bytes, _user_data: object) -> None:
 _log_callback = lib.llama_log_callback(_log)  # C keeps no reference
 
 
-# Gives the address of a row as a number, 0 when there is none: to wrap it into a pointer object costs more than the call.
+# The address of a row as a number, 0 when there is none: wrapping it into a pointer object costs more than the call.
 get_logits = lib.llama_cpp._lib["llama_get_logits_ith"]
 get_logits.argtypes, get_logits.restype = [ctypes.c_void_p, ctypes.c_int32], ctypes.c_void_p
 

@@ -101,15 +101,15 @@ def _logits_rows(apart: Distance, bound: Bound) -> Iterator[Row]:
         return "noted" if limit is None else "within bound" if value <= limit else "beyond bound"
 
     def allowed(limit: float | None) -> str:
-        return f"{bound.precision} has no bound" if limit is None else f"{bound.precision} allows {limit:g}"
+        return "" if limit is None else f"; {bound.precision} allows {limit:g}"
 
-    note = f"{apart.max_diff:.2g} nats at most; {allowed(bound.max_diff)}"
+    note = f"{apart.max_diff:.2g} nats at most{allowed(bound.max_diff)}"
     yield Row(NUMBERS, "log probabilities", None, None, held(apart.max_diff, bound.max_diff), note)
-    note = f"{apart.kl_mean:.2g} nats on average, {apart.kl_max:.2g} at most; {allowed(bound.kl_mean)}"
+    note = f"{apart.kl_mean:.2g} nats on average, {apart.kl_max:.2g} at most{allowed(bound.kl_mean)}"
     yield Row(NUMBERS, "KL divergence", None, None, held(apart.kl_mean, bound.kl_mean), note)
     note = f"the same at {apart.num_top1_equal} of {apart.num_positions} positions"
     if apart.num_top1_equal < apart.num_positions:
-        note += f"; else {apart.top1_gap:.2g} nats apart, {allowed(bound.top1_gap)}"
+        note += f"; elsewhere {apart.top1_gap:.2g} nats apart{allowed(bound.top1_gap)}"
     yield Row(NUMBERS, "most likely token", None, None, held(apart.top1_gap, bound.top1_gap), note)
 
 

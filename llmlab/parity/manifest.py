@@ -77,7 +77,8 @@ class Manifest:
         import pandas as pd
 
         columns = ["section", "name", self.a, self.b, "verdict", "note"]
-        return pd.DataFrame([(r.section, r.name, r.a, r.b, r.verdict, r.note) for r in self.rows], columns=columns)
+        rows = [(r.section, r.name, r.a or "–", r.b or "–", r.verdict, r.note) for r in self.rows]
+        return pd.DataFrame(rows, columns=columns)
 
     def __getitem__(self, name: str) -> Row:
         """The line of that name. Raises: KeyError."""

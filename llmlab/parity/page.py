@@ -22,24 +22,27 @@ _MARKS = {
     "noted": ("○", "quiet"), "not comparable": ("○", "quiet"),
     "excluded": ("○", "quiet"), "confirmed": ("◆", "bad"), "possible": ("◇", "quiet"),
 }  # fmt: skip
-_CSS = """<style>
-.llmlab-parity{--ink:#1b2027;--ink2:#4d5663;--line:#d5d9e0;--warn:#b3380b;--hit:#0b6b63;--sub:#f5f6f8;
- color:var(--ink);font:13px/1.45 var(--jp-ui-font-family,sans-serif);font-variant-numeric:tabular-nums;max-width:980px}
-body[data-jp-theme-light="false"] .llmlab-parity{--ink:#eef1f5;--ink2:#bac2cd;--line:#3d434c;--warn:#ff9466;
- --hit:#53d3c3;--sub:#22252a}
-.llmlab-parity h3{font-size:15px;font-weight:600;margin:0 0 2px;color:var(--ink)}
-.llmlab-parity .llmlab-note{color:var(--ink2)}
-.llmlab-parity table{border-collapse:collapse;width:100%;margin:8px 0 0;border:0;font-size:13px;table-layout:auto}
-.llmlab-parity th,.llmlab-parity td{border:0;border-bottom:1px solid var(--line);padding:4px 14px 4px 0;background:none;
- text-align:left;vertical-align:baseline;font-weight:400;max-width:none;overflow-wrap:anywhere;white-space:normal}
-.llmlab-parity th{color:var(--ink2);font-weight:600}
-.llmlab-parity tr.llmlab-section td{color:var(--ink2);font-weight:600;font-size:11.5px;padding-top:12px}
-.llmlab-parity td.llmlab-name,.llmlab-parity td.llmlab-verdict{white-space:nowrap}
-.llmlab-parity .llmlab-good{color:var(--hit)}.llmlab-parity .llmlab-bad{color:var(--warn)}
-.llmlab-parity .llmlab-quiet{color:var(--ink2)}
-.llmlab-parity code{font-family:var(--jp-code-font-family,monospace);background:var(--sub);padding:0 3px;
- color:var(--ink);white-space:pre-wrap}
-.llmlab-parity .llmlab-bar{display:inline-block;height:9px;background:var(--ink2);margin-right:6px}
+# JupyterLab styles every table in an output (right-aligned, striped); the repeated class outweighs its rules.
+_T = ".llmlab-parity.llmlab-parity.llmlab-parity"
+_CSS = f"""<style>
+.llmlab-parity{{--ink:#1b2027;--ink2:#4d5663;--line:#d5d9e0;--warn:#b3380b;--hit:#0b6b63;--sub:#f5f6f8;
+ color:var(--ink);font:13px/1.45 var(--jp-ui-font-family,sans-serif);font-variant-numeric:tabular-nums;max-width:980px}}
+body[data-jp-theme-light="false"] .llmlab-parity{{--ink:#eef1f5;--ink2:#bac2cd;--line:#3d434c;--warn:#ff9466;
+ --hit:#53d3c3;--sub:#22252a}}
+{_T} h3{{font-size:15px;font-weight:600;margin:0 0 2px;color:var(--ink)}}
+{_T} table{{border-collapse:collapse;width:100%;margin:8px 0 0;border:0;font-size:13px;table-layout:auto}}
+{_T} tr{{background:none}}
+{_T} th,{_T} td{{border:0;border-bottom:1px solid var(--line);padding:4px 14px 4px 0;text-align:left;
+ vertical-align:baseline;font-weight:400;max-width:none;overflow-wrap:anywhere;white-space:normal;color:var(--ink)}}
+{_T} th{{color:var(--ink2);font-weight:600}}
+{_T} tr.llmlab-section td{{color:var(--ink2);font-weight:600;font-size:11.5px;padding-top:12px}}
+{_T} td.llmlab-name,{_T} td.llmlab-verdict{{white-space:nowrap}}
+{_T} .llmlab-note,{_T} .llmlab-quiet{{color:var(--ink2)}}
+{_T} .llmlab-good{{color:var(--hit)}}
+{_T} .llmlab-bad{{color:var(--warn)}}
+{_T} code{{font-family:var(--jp-code-font-family,monospace);background:var(--sub);padding:0 3px;color:var(--ink);
+ white-space:pre-wrap}}
+{_T} .llmlab-bar{{display:inline-block;height:9px;background:var(--ink2);margin-right:6px}}
 </style>"""
 _BAR_PX = 90  # of a probability of 1
 
@@ -105,7 +108,7 @@ def divergence_html(divergence: Divergence) -> str:
     )
     columns = f"<th></th><th>{escape(a.name)}</th><th>{escape(b.name)}</th>"
     rows = "".join(
-        f'<tr><td class="llmlab-quiet">{rank}</td><td>{_top_html(x, a)}</td><td>{_top_html(y, b)}</td></tr>'
+        f'<tr><td class="llmlab-quiet">{rank}</td>{_top_html(x, a)}{_top_html(y, b)}</tr>'
         for rank, (x, y) in enumerate(_side_by_side(a, b), 1)
     )
     causes = "".join(
@@ -128,7 +131,7 @@ def _row_html(r: Row) -> str:
         if r.a is None and r.b is None
         else f"<td>{escape(r.a or '–')}</td><td>{escape(r.b or '–')}</td>"
     )
-    note = f' <span class="llmlab-note">{escape(r.note)}</span>' if r.note and (r.a or r.b) else ""
+    note = f'<span class="llmlab-note">: {escape(r.note)}</span>' if r.note and (r.a or r.b) else ""
     return (
         f'<tr><td class="llmlab-{kind}">{mark}</td><td class="llmlab-name">{escape(r.name)}</td>{values}'
         f'<td><span class="llmlab-{kind}">{r.verdict}</span>{note}</td></tr>'
@@ -137,13 +140,11 @@ def _row_html(r: Row) -> str:
 
 def _top_html(top: tuple[int, float, str] | None, side: Side) -> str:
     if top is None:
-        return ""
+        return "<td></td>"
     token_id, logprob, text = top
-    width = max(1, round(_BAR_PX * exp(logprob)))
+    bar = f'<span class="llmlab-bar" style="width:{max(1, round(_BAR_PX * exp(logprob)))}px"></span>'
     own = " ◆" if token_id == side.token_id else ""
-    return (
-        f'<span class="llmlab-bar" style="width:{width}px"></span>{exp(logprob):.3f} <code>{escape(text)}</code>{own}'
-    )
+    return f'<td class="llmlab-name">{bar}{exp(logprob):.3f} <code>{escape(text)}</code>{own}</td>'
 
 
 def _said(r: Row) -> str:

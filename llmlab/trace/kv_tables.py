@@ -85,7 +85,7 @@ def _cell_rows(state: CellState) -> Iterator[tuple[object, ...]]:
     run: list[int] = []
     for cell in [*sorted(state.position), None]:
         if run and (cell is None or not _continues(state, run[-1], cell)):
-            holders = ", ".join(sorted(state.holders[run[0]]))
+            holders = ", ".join(sorted(state.holders[run[0]], key=lambda name: (len(name), name)))
             yield run[0], run[-1], len(run), state.position[run[0]], state.position[run[-1]], holders
             run = []
         if cell is not None:

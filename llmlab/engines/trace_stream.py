@@ -121,6 +121,7 @@ class _Socket:
 
     def close(self) -> None:
         self._socket.disable_monitor()
+        self._news.close()
         self._socket.close()
         self._context.term()
 

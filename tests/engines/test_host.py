@@ -155,8 +155,8 @@ def test_a_host_that_dies_ends_every_request_in_time_with_its_partial_text(
     message = str(caught.value)
     assert message.startswith(f"The engine 'a-model' (a-model) {says}.")
     assert message.endswith(
-        "Load it again: `%llm load a-model -e fake_engine:FakeEngine`, "
-        "or llmlab.load('a-model', engine='fake_engine:FakeEngine')"
+        "Load it again: `%llm load a-model -e fake_engine:FakeEngine --opt step_s=0.01`, "
+        "or llmlab.load('a-model', engine='fake_engine:FakeEngine', options={'step_s': 0.01})"
     )
     assert [r.text[:5] for r in caught.value.results] == ["abcab"] * 16
     assert {r.finish_reason for r in caught.value.results} == {"error"}

@@ -11,6 +11,7 @@ import pytest
 from llmlab.engines.base import SamplingParams
 from llmlab.engines.llamacpp_library import lib
 from llmlab.engines.llamacpp_sampling import TokenSampler
+from llmlab.errors import RequestError
 from tests.engines.llamacpp_support import engine, request, serve, text, token_ids
 
 
@@ -125,6 +126,23 @@ def test_a_grammar_allows_nothing_else(q4, temperature):
     ]
     trace = serve(q4, requests)
     assert {text(trace, f"r{i}") for i in range(6)} <= {"yes", "no"}
+
+
+@pytest.mark.parametrize("temperature", [0.0, 2.0])
+def test_a_choice_allows_nothing_else(q4, temperature):
+    choice = ['it "is"', "it is not"]
+    asked = request(q4, "r", "Is the sea dry?", choice=choice, temperature=temperature)
+    assert text(serve(q4, [asked]), "r") in choice
+
+
+@pytest.mark.parametrize(
+    ("asked", "sentence"),
+    [({"regex": "a+"}, "llama.cpp follows no regular expressions"), ({"lora": "/a"}, "load it with `--lora PATH`")],
+)
+def test_what_only_vllm_does_is_refused_with_what_there_is(q4, asked, sentence):
+    with pytest.raises(RequestError, match=sentence):
+        q4.add_request(request(q4, "r", "Hi", **asked))
+    assert not q4.has_unfinished_requests()
 
 
 class AlwaysTheThird:

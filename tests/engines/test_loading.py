@@ -129,7 +129,9 @@ def test_the_line_that_loads_it_again_has_every_flag():
     assert order.reload_line == (
         "`%llm load m -e vllm --dtype bfloat16 --ctx 512 --seqs 4 --kv-tokens 640 --step-tokens 128 --block-size 16 "
         "--lora /a --seed 3 --opt threads=1 --opt 'policy=a b' --opt 'speculative_config={\"method\": \"ngram\"}'`, "
-        "or llmlab.load('m', engine='vllm')"
+        "or llmlab.load('m', engine='vllm', dtype='bfloat16', ctx=512, seqs=4, kv_tokens=640, step_tokens=128, "
+        "block_size=16, lora='/a', seed=3, "
+        "options={'threads': 1, 'policy': 'a b', 'speculative_config': {'method': 'ngram'}})"
     )
 
 

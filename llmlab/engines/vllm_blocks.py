@@ -9,7 +9,6 @@ Source: vllm/v1/core/kv_cache_manager.py, block_pool.py, single_type_kv_cache_ma
 
 from __future__ import annotations
 
-from collections import Counter
 from collections.abc import Iterable
 from itertools import zip_longest
 from typing import Any
@@ -94,20 +93,23 @@ class BlockWatcher:
 
     def finish(self, changes: BlockChanges) -> BlockChanges:
         """All changes of the step that has just ended, and of older ones, whose forward pass failed."""
-        whole, self._unsettled = self._unsettled, BlockChanges()
-        while self._in_flight:
+        if self._unsettled:
+            whole, self._unsettled = self._unsettled, BlockChanges()
+        else:
+            whole = self._in_flight.pop(0)
+        while whole is not changes and self._in_flight:
             oldest = self._in_flight.pop(0)
             whole.then(oldest)
             if oldest is changes:
                 break
-        changes = whole
-        blocks = range(len(self._ref_counts)) if self._is_full else changes.touched()
-        self._read_counts(changes, blocks)
-        changes.num_free = self._pool.get_num_free_blocks()
-        for block, num_held in self._held_in_flight().items():
+        in_flight = self._held_in_flight()
+        blocks = range(len(self._ref_counts)) if self._is_full else whole.touched()
+        self._read_counts(whole, blocks, in_flight)
+        whole.num_free = self._pool.get_num_free_blocks()
+        for block, num_held in in_flight.items():
             now = self._pool.blocks[block].ref_cnt
-            changes.num_free += (now - num_held == 0) - (now == 0)
-        return changes
+            whole.num_free += (now == num_held) - (now == 0)
+        return whole
 
     def settle(self, told: BlockDelta) -> BlockDelta:
         """The delta of the step that ended last, with the blocks that left since then."""
@@ -117,7 +119,7 @@ class BlockWatcher:
         touched = unsettled.touched()
         num_held = sum(1 for block in touched if self._ref_counts[block])
         changes = BlockChanges.of(told).then(unsettled)
-        self._read_counts(changes, touched)
+        self._read_counts(changes, touched, self._held_in_flight())
         changes.num_free = told.num_free + num_held - sum(1 for block in touched if self._ref_counts[block])
         return changes.record(self.num_blocks)
 
@@ -140,9 +142,9 @@ class BlockWatcher:
                 whole.group_of.update((block, group) for blocks in held.values() for block in blocks)
         return whole.record(self.num_blocks)
 
-    def _read_counts(self, changes: BlockChanges, block_ids: Iterable[int]) -> None:
+    def _read_counts(self, changes: BlockChanges, block_ids: Iterable[int], in_flight: dict[int, int]) -> None:
         """Reference counts that changed, and the free queue, as they are without the steps in flight."""
-        in_flight, blocks, last = self._held_in_flight(), self._pool.blocks, self._ref_counts
+        blocks, last = self._pool.blocks, self._ref_counts
         for block in block_ids:
             count = blocks[block].ref_cnt - in_flight.get(block, 0)
             if count != last[block] and block != self._null:
@@ -150,14 +152,16 @@ class BlockWatcher:
         if self._is_full:
             changes.free_head = tuple([b for b in self._free_head() if in_flight.get(b, 0) >= 0])
 
-    def _held_in_flight(self) -> Counter[int]:
+    def _held_in_flight(self) -> dict[int, int]:
         """block -> how much higher its count is because of the steps in flight."""
-        held: Counter[int] = Counter()
+        held: dict[int, int] = {}
         for changes in self._in_flight:
             for blocks in changes.allocated.values():
-                held.update(blocks)
+                for block in blocks:
+                    held[block] = held.get(block, 0) + 1
             for blocks in changes.freed.values():
-                held.subtract(blocks)
+                for block in blocks:
+                    held[block] = held.get(block, 0) - 1
         return held
 
     def _free_head(self) -> Iterable[int]:

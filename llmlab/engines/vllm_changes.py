@@ -41,6 +41,10 @@ class BlockChanges:
             changes.group_of.update(zip(delta.allocated[request_id], groups, strict=True))
         return changes
 
+    def __bool__(self) -> bool:
+        """False when nothing is known to have changed."""
+        return bool(self.allocated or self.freed or self.cached or self.evicted)
+
     def append(self, request_id: str, blocks: Iterable[int]) -> None:
         self.allocated.setdefault(request_id, []).extend(blocks)
 

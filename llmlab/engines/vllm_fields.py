@@ -6,12 +6,14 @@ what a field is read for.
 
 from __future__ import annotations
 
+import dis
+import functools
 import importlib
 import importlib.metadata
 import inspect
-import re
 from collections.abc import Iterator
 from contextlib import suppress
+from types import FunctionType
 
 from llmlab.errors import EngineError
 
@@ -68,6 +70,7 @@ def missing_fields() -> Iterator[str]:
         yield from (f"{name}.{field}" for field in fields.split() if not _has(cls, field))
 
 
+@functools.cache
 def check_fields() -> None:
     """Raises: EngineError that names the fields and the version."""
     if missing := list(missing_fields()):
@@ -82,11 +85,12 @@ def _has(cls: type, field: str) -> bool:
     declared = (*getattr(cls, "__dataclass_fields__", ()), *getattr(cls, "__struct_fields__", ()))
     if field in declared or hasattr(cls, field):
         return True
-    for base in cls.__mro__[:-1]:
-        with suppress(OSError, TypeError):
-            if re.search(rf"\bself\.{field}\b *(:[^=\n]+)?=[^=]", inspect.getsource(base)):
-                return True
-    return False
+    methods = [f for base in cls.__mro__[:-1] for f in vars(base).values() if inspect.isfunction(f)]
+    return any(field in f.__code__.co_names and _stores(f, field) for f in methods)
+
+
+def _stores(function: FunctionType, field: str) -> bool:
+    return any(i.opname == "STORE_ATTR" and i.argval == field for i in dis.get_instructions(function))
 
 
 def _version() -> str:

@@ -111,7 +111,8 @@ class TrackedHashes:
         request = self._requests.get(request_id)
         if request is None or request.num_computed_tokens < request.num_tokens:
             return  # a prefill: it takes as many tokens a step as it is given
-        num_missing = (num_full + 1) * self._block_size - request.num_computed_tokens
+        # A block gets its hash when vLLM schedules a request whose known tokens fill it.
+        num_missing = (num_full + 1) * self._block_size - request.num_tokens
         if num_missing > 0:
             self._near.discard(request_id)
             num_steps = -(-num_missing // self._tokens_per_step)

@@ -18,7 +18,9 @@ from typing import Any
 from msgspec.structs import replace
 
 from llmlab.engines.vllm_blocks import MAX_FULL_BLOCKS, BlockWatcher
+from llmlab.engines.vllm_fields import check_fields
 from llmlab.engines.vllm_steps import StepRecorder, TracedStep
+from llmlab.errors import EngineError, unknown
 from llmlab.trace import BlockDelta, Step
 
 # Requests in the queue that a step names.
@@ -33,11 +35,15 @@ class Tracer:
 
     An engine that ends a request by itself, at a stop string say, does it in this order: abort it in vLLM, forget(it),
     and settle() the step that tells its end.
+
+    Raises: EngineError when this version of vLLM lacks a field that is read.
     """
 
     def __init__(self, scheduler: Any, *, level: str = "full") -> None:
         if level not in LEVELS:
-            raise ValueError(f"level is {level!r}; it must be one of {', '.join(LEVELS)}")
+            raise EngineError(unknown("trace level", level, LEVELS))
+        if level != "off":
+            check_fields()
         if level == "full" and scheduler.kv_cache_manager.block_pool.num_gpu_blocks > MAX_FULL_BLOCKS + 1:
             level = "delta"
         self.level = level

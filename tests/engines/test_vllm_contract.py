@@ -32,6 +32,7 @@ def test_a_field_that_went_is_named_with_the_version(monkeypatch: pytest.MonkeyP
     module, fields = vllm_fields.FIELDS["SchedulerOutput"]
     monkeypatch.setitem(vllm_fields.FIELDS, "SchedulerOutput", (module, f"{fields} preempted_requests"))
     monkeypatch.setitem(vllm_fields.FIELDS, "BlockStore", ("vllm.v1.core.block_pool", "blocks"))
+    vllm_fields.check_fields.cache_clear()
     with pytest.raises(EngineError) as error:
         vllm_fields.check_fields()
     sentence = str(error.value)

@@ -172,7 +172,7 @@ def timeless(step: Step) -> Step:
 def test_a_tracer_that_takes_blocks_in_flight_for_blocks_of_the_step_is_found_out(
     model: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(BlockWatcher, "_held_in_flight", lambda self: Counter())
+    monkeypatch.setattr(BlockWatcher, "_held_in_flight", lambda self: {})
     rules = {violation.rule for violation in bad_day(model, 1, "full", max_in_flight=2).trace.validate()}
     assert {"ref_count", "total"} <= rules
 

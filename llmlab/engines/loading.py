@@ -6,10 +6,8 @@ This file must not know what an engine does.
 
 from __future__ import annotations
 
-import json
-import shlex
 import sys
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, Literal, overload
 
@@ -20,6 +18,7 @@ from llmlab.engines.connection import Connection, error_of
 from llmlab.engines.handle import EngineHandle
 from llmlab.engines.host_link import HostLink
 from llmlab.engines.links import InlineLink, Link
+from llmlab.engines.order import Isolation, Order
 from llmlab.engines.packages import missing, packages
 from llmlab.engines.registry import current, free_name, handles, ps, register, unload, use
 from llmlab.errors import EngineDied, EngineError, SelfTestFailed, unknown
@@ -29,7 +28,6 @@ from llmlab.models.lora import adapter_gguf, peft_folder
 
 __all__ = ["current", "handles", "load", "ps", "unload", "use"]
 
-Isolation = Literal["host", "inline"]
 # Engines that load the folder of a model, and choose a dtype where llama.cpp chooses a quant.
 WITH_DTYPE = ("vllm",)
 # A first load reads all weights once for their fingerprint, 1 s for 135 M; of larger models only who asks for it waits.
@@ -46,44 +44,6 @@ SECOND_TRIES: dict[str, tuple[dict[str, Any], str]] = {
 }
 # What always computes rightly, where an engine can choose: taken when its self-test fails in another dtype.
 SAFE_DTYPE = "float32"
-
-
-_FLAGS = {"quant": "-q"}
-
-
-@dataclass(frozen=True, slots=True)
-class _Order:
-    """What is to be loaded: all that load() was asked for."""
-
-    config: EngineConfig
-    parts: dict[str, Any]
-    isolation: Isolation
-    # as `%llm load` takes it
-    load_name: str
-    lora: str | None
-    name: str
-    timeout: float
-
-    @property
-    def describe(self) -> str:
-        return f"The engine {self.name!r} ({' '.join(filter(None, [self.config.model, self.config.quant]))})"
-
-    @property
-    def reload_line(self) -> str:
-        """What to type to load it again, as a magic and in Python."""
-        config = self.config
-        given = {
-            "quant": config.quant, "dtype": config.dtype, "ctx": config.max_model_len, "seqs": config.max_num_seqs,
-            "kv_tokens": config.kv_tokens, "step_tokens": config.token_budget, "block_size": config.block_size,
-            "lora": self.lora, "seed": config.seed or None,
-        }  # fmt: skip
-        given = {name: value for name, value in given.items() if value is not None}
-        words = [f"{_FLAGS.get(name) or '--' + name.replace('_', '-')} {value}" for name, value in given.items()]
-        words += [f"--opt {_pair_text(name, value)}" for name, value in config.options.items()]
-        call = {"engine": config.engine, **given, **({"options": config.options} if config.options else {})}
-        arguments = [repr(self.load_name), *(f"{name}={value!r}" for name, value in call.items())]
-        line = " ".join(["%llm load", self.load_name, "-e", config.engine, *words])
-        return f"`{line}`, or llmlab.load({', '.join(arguments)})"
 
 
 @overload
@@ -161,7 +121,7 @@ def load(  # type: ignore[misc]  # the overloads tell what comes back, not every
     elif dry_run:
         raise EngineError(f"dry_run weighs a model against free memory; {engine} loads none.")
     config, parts = _with_parts(config, policy=policy, sampler=sampler)
-    order = _Order(
+    order = Order(
         config=config,
         parts=parts,
         isolation=isolation or ("inline" if parts else "host"),
@@ -247,7 +207,7 @@ def _with_parts(config: EngineConfig, **given: Any) -> tuple[EngineConfig, dict[
     return replace(config, options={**config.options, **names}), parts
 
 
-def _loaded(order: _Order) -> EngineHandle:
+def _loaded(order: Order) -> EngineHandle:
     try:
         return _load_once(order)
     except (EngineDied, SelfTestFailed) as error:
@@ -274,7 +234,7 @@ def _second_try(config: EngineConfig, error: EngineError) -> tuple[EngineConfig 
     return None, ""
 
 
-def _load_once(order: _Order) -> EngineHandle:
+def _load_once(order: Order) -> EngineHandle:
     connection = Connection(_link(order), describe=order.describe, reload_line=order.reload_line)
     try:
         ready = connection.wait_ready(order.timeout)
@@ -294,12 +254,7 @@ def _load_once(order: _Order) -> EngineHandle:
     raise EngineError(f"{order.describe} was not ready within {order.timeout:g} s. Give load() a longer timeout.")
 
 
-def _pair_text(name: str, value: Any) -> str:
-    """An option as `--opt` takes it."""
-    return shlex.quote(f"{name}={value if isinstance(value, str) else json.dumps(value, default=str)}")
-
-
-def _link(order: _Order) -> Link:
+def _link(order: Order) -> Link:
     if order.isolation == "inline":
         return InlineLink(order.config, order.parts)
     if order.isolation != "host":

@@ -12,6 +12,7 @@ from llmlab import models
 from llmlab.engines import loading, packages
 from llmlab.engines.base import EngineConfig
 from llmlab.engines.loading import load
+from llmlab.engines.order import Order
 from llmlab.errors import EngineError, SelfTestFailed
 
 
@@ -125,7 +126,7 @@ def test_the_line_that_loads_it_again_has_every_flag():
         "vllm", "m", "/m", dtype="bfloat16", max_model_len=512, max_num_seqs=4, kv_tokens=640, token_budget=128,
         block_size=16, seed=3, options={"threads": 1, "policy": "a b", "speculative_config": {"method": "ngram"}},
     )  # fmt: skip
-    order = loading._Order(config, {}, "host", load_name="m", lora="/a", name="m", timeout=1.0)
+    order = Order(config, {}, "host", load_name="m", lora="/a", name="m", timeout=1.0)
     assert order.reload_line == (
         "`%llm load m -e vllm --dtype bfloat16 --ctx 512 --seqs 4 --kv-tokens 640 --step-tokens 128 --block-size 16 "
         "--lora /a --seed 3 --opt threads=1 --opt 'policy=a b' --opt 'speculative_config={\"method\": \"ngram\"}'`, "

@@ -190,10 +190,7 @@ class Tracer:
         return steps
 
     def forget(self, request_id: str) -> None:
-        """The engine itself ended this request and tells so in the last step that was taken: later ones drop it.
-
-        Nothing happens when vLLM had ended it before.
-        """
+        """The engine ended this request, unless vLLM had, and tells so in the last step taken: later ones drop it."""
         is_new = request_id in self._scheduler.finished_req_ids and request_id not in self._told_ends
         if not is_new and request_id not in self._recorder:
             return

@@ -85,8 +85,8 @@ class CellDelta(Record, frozen=True, kw_only=True, tag_field="kind", tag="cells"
 class BlockDelta(Record, frozen=True, kw_only=True, tag_field="kind", tag="blocks"):
     """Changes of a paged KV cache from the end of one step to the end of the next.
 
-    Applied in this order: freed, allocated. Block ids are physical; the null block of vLLM is not counted. What was
-    allocated and freed within one step is not told.
+    Applied in this order: freed, evicted, allocated, cached. Block ids are physical; the null block of vLLM is not
+    counted. What was allocated and freed within one step is not told.
     """
 
     # request_id -> blocks appended to its block table

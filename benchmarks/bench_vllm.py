@@ -1,26 +1,31 @@
 """vLLM through our handle and host, tracing on, against vLLM as it is shipped (`LLM.generate`), with the same settings.
 
-    python -m benchmarks.bench_vllm                 # CPU: SmolLM2 in float32, 1 and 16 requests
-    python -m benchmarks.bench_vllm --gpu           # one GPU: SmolLM2 and an 8B-shaped dummy in bfloat16, 1, 32, 256
-    python -m benchmarks.bench_vllm --gpu --tp 2    # the dummy on two GPUs, against one
+    python -m benchmarks.bench_vllm                     # CPU: SmolLM2 in float32, 1 and 16 requests
+    python -m benchmarks.bench_vllm --gpu smollm2       # one GPU, bfloat16: 1, 32 and 256 requests
+    python -m benchmarks.bench_vllm --gpu 8b            # the same with random weights in the shape of Llama-3-8B
+    python -m benchmarks.bench_vllm --gpu 8b --tp 2     # tensor parallel, against one GPU
 
-Greedy, every answer as long as asked for. Each peer is a fresh process that loads once; the peers take turns.
+Greedy, every answer as long as asked for; no two prompts are alike. Each peer is a fresh process that loads once; the
+peers take turns. On one GPU the tracer is measured too: the time in its hooks, where the scheduler waits for it, and
+the time that its records take, while the GPU computes.
 """
 
 from __future__ import annotations
 
 import argparse
+import itertools
 import json
 import os
 import random
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 from benchmarks.harness import Bound, Series, in_fresh_process, write
 from llmlab import models
 
+MODEL = "smollm2-135m"
 Serve = Callable[[list[list[int]], int], int]
 # The shape of Llama-3-8B with random weights: how fast a step is does not depend on their values.
 SHAPE_8B = {
@@ -36,30 +41,49 @@ SHAPE_8B = {
 
 @dataclass(frozen=True)
 class Scale:
-    """How large a benchmark is on one kind of machine."""
+    """What is run, and what must hold. `arguments` are those of vLLM's EngineArgs."""
 
+    label: str
     batch_sizes: tuple[int, ...]
     num_prompt_tokens: int
     num_output_tokens: int
     arguments: dict[str, Any]
     bound: float
+    tracer_bound: float | None = None
+    options: dict[str, Any] = field(default_factory=dict)  # more arguments, which our handle takes by --opt
 
 
-CPU = Scale(
-    (1, 16), 32, 64, {"dtype": "float32", "max_num_seqs": 16, "max_num_batched_tokens": 512, "max_model_len": 512}, 0.98
+_GPU: dict[str, Any] = dict(
+    batch_sizes=(1, 32, 256),
+    num_prompt_tokens=128,
+    num_output_tokens=256,
+    arguments={"dtype": "bfloat16", "max_num_seqs": 256, "max_num_batched_tokens": 8192, "max_model_len": 1024},
+    bound=0.99,
+    tracer_bound=0.005,
 )
-GPU = Scale(
-    (1, 32, 256),
-    128,
-    256,
-    {"dtype": "bfloat16", "max_num_seqs": 256, "max_num_batched_tokens": 8192, "max_model_len": 1024},
-    0.99,
-)
+SCALES = {
+    "cpu": Scale(
+        "SmolLM2 float32 on a CPU",
+        (1, 16),
+        32,
+        64,
+        {"dtype": "float32", "max_num_seqs": 16, "max_num_batched_tokens": 512, "max_model_len": 512},
+        bound=0.98,
+        options={
+            "enforce_eager": True,
+            "block_size": 32,
+            "num_gpu_blocks_override": 400,
+            "kv_cache_memory_bytes": 2**26,
+        },
+    ),
+    "smollm2": Scale("SmolLM2 bfloat16", **_GPU),
+    "8b": Scale("8B-shaped bfloat16", **_GPU, options={"load_format": "dummy", "hf_overrides": SHAPE_8B}),
+}
 
 
-def prompts(number: int, scale: Scale) -> list[list[int]]:
-    """Random tokens: no two prompts share a prefix."""
-    rng = random.Random(number)
+def prompts(number: int, scale: Scale, seed: int) -> list[list[int]]:
+    """Random tokens: no two prompts share a prefix, whether of one seed or of several."""
+    rng = random.Random(1000 * seed + number)
     return [[rng.randrange(1000, 40000) for _ in range(scale.num_prompt_tokens)] for _ in range(number)]
 
 
@@ -68,8 +92,7 @@ def as_shipped(scale: Scale, options: dict[str, Any]) -> Serve:
     from vllm import LLM, SamplingParams
     from vllm.inputs import TokensPrompt
 
-    folder = str(models.get("smollm2-135m").hf_dir)
-    llm = LLM(folder, disable_log_stats=True, seed=0, enable_prefix_caching=False, **(scale.arguments | options))
+    llm = LLM(str(models.get(MODEL).hf_dir), disable_log_stats=True, seed=0, **(scale.arguments | options))
 
     def serve(prompts: list[list[int]], num_tokens: int) -> int:
         sampling = SamplingParams(temperature=0.0, max_tokens=num_tokens, ignore_eos=True)
@@ -83,20 +106,22 @@ def through_handle(scale: Scale, options: dict[str, Any]) -> Serve:
     """What a notebook has: EngineHandle, host process, messages, tracer."""
     import llmlab
 
-    engine = llmlab.load("smollm2-135m", engine="vllm", **_load_arguments(scale, options))
+    arguments = scale.arguments
+    engine = llmlab.load(
+        MODEL,
+        engine="vllm",
+        dtype=arguments["dtype"],
+        seqs=arguments["max_num_seqs"],
+        step_tokens=arguments["max_num_batched_tokens"],
+        ctx=arguments["max_model_len"],
+        options=options,
+    )
 
     def serve(prompts: list[list[int]], num_tokens: int) -> int:
         run = engine.batch(prompts, temperature=0.0, max_tokens=num_tokens, ignore_eos=True)
         return sum(result.num_output_tokens for result in run.wait())
 
     return serve
-
-
-def _load_arguments(scale: Scale, options: dict[str, Any]) -> dict[str, Any]:
-    ours = {"dtype": "dtype", "max_num_seqs": "seqs", "max_num_batched_tokens": "step_tokens", "max_model_len": "ctx"}
-    named = {ours[name]: value for name, value in scale.arguments.items() if name in ours}
-    rest = {name: value for name, value in scale.arguments.items() if name not in ours}
-    return {**named, "options": {**rest, **options, "prefix_caching": False}}
 
 
 PEERS = {"vLLM as shipped": as_shipped, "llmlab": through_handle}
@@ -106,35 +131,105 @@ def measure_peer(peer: str, scale: Scale, options: dict[str, Any], rounds: int) 
     """Output tokens per second, [rounds] for each batch size."""
     serve = PEERS[peer](scale, options)
     for number in scale.batch_sizes:
-        serve(prompts(number, scale), 8)
+        serve(prompts(number, scale, 0), 8)
     rates: dict[str, list[float]] = {str(number): [] for number in scale.batch_sizes}
-    for _ in range(rounds):
+    for turn in range(rounds):
         for number in scale.batch_sizes:
-            asked = prompts(number, scale)
+            asked = prompts(number, scale, 1 + turn)
             started = time.perf_counter()
             num_tokens = serve(asked, scale.num_output_tokens)
             rates[str(number)].append(num_tokens / (time.perf_counter() - started))
     return rates
 
 
-def measure(
-    label: str, scale: Scale, options: dict[str, Any], turns: int, rounds: int
-) -> tuple[list[Series], list[Bound]]:
+def measure_tracer(scale: Scale, options: dict[str, Any], rounds: int) -> dict[str, list[float]]:
+    """Shares of the time of a step, and the step itself in s, [rounds] for each batch size: the engine without host."""
+    from llmlab.engines.base import EngineConfig
+    from llmlab.engines.vllm import VllmEngine
+    from llmlab.trace import Request
+
+    arguments = scale.arguments
+    engine = VllmEngine(
+        EngineConfig(
+            "vllm",
+            MODEL,
+            str(models.get(MODEL).hf_dir),
+            dtype=arguments["dtype"],
+            max_num_seqs=arguments["max_num_seqs"],
+            token_budget=arguments["max_num_batched_tokens"],
+            max_model_len=arguments["max_model_len"],
+            options=options,
+        )
+    )
+    tracer = engine._tracer
+    serial = itertools.count()
+    took_s = 0.0
+    take = tracer.take
+
+    def timed_take() -> Any:
+        nonlocal took_s
+        started = time.perf_counter()
+        steps = take()
+        took_s += time.perf_counter() - started
+        return steps
+
+    tracer.take = timed_take  # type: ignore[method-assign]
+    found: dict[str, list[float]] = {}
+    for turn in range(rounds + 1):
+        for number in scale.batch_sizes:
+            for ids in prompts(number, scale, 100 + turn):
+                sampling = {"temperature": 0.0, "max_tokens": scale.num_output_tokens, "ignore_eos": True}
+                name = f"r{next(serial)}"
+                engine.add_request(
+                    Request(request_id=name, arrival_s=0.0, prompt_token_ids=tuple(ids), sampling=sampling)
+                )
+            before, took_s, started, num_steps = tracer.cost_s, 0.0, time.perf_counter(), 0
+            while engine.has_unfinished_requests():
+                engine.step()
+                num_steps += 1
+            passed = time.perf_counter() - started
+            if turn:  # the first turn warms up
+                found.setdefault(f"{number} hooks", []).append((tracer.cost_s - before) / passed)
+                found.setdefault(f"{number} records", []).append(took_s / passed)
+                found.setdefault(f"{number} step", []).append(passed / num_steps)
+    assert not tracer.num_errors, tracer.last_error
+    engine.close()
+    return found
+
+
+def in_turns(
+    scale_name: str, peers: dict[str, tuple[str, dict[str, Any]]], turns: int, rounds: int
+) -> dict[tuple[str, int], Series]:
+    """Rates of each peer and batch size. `peers`: what it is called here -> which of PEERS, its options."""
+    scale = SCALES[scale_name]
     series = {
-        (peer, number): Series(f"{label}, {number} requests: {peer}", "tok/s")
-        for peer in PEERS
+        (peer, number): Series(f"{scale.label}, {number} requests: {peer}", "tok/s")
+        for peer in peers
         for number in scale.batch_sizes
     }
     for turn in range(turns):
-        for peer in list(PEERS)[:: 1 if turn % 2 else -1]:
-            flags = ["--peer", peer, "--rounds", str(rounds), "--options", json.dumps(options)]
-            rates: Any = in_fresh_process(__file__, *flags, *(["--gpu"] if scale is GPU else []))
+        for peer in list(peers)[:: 1 if turn % 2 else -1]:
+            kind, options = peers[peer]
+            rates: Any = _in_fresh_process(scale_name, kind, options, rounds)
             for number in scale.batch_sizes:
                 series[peer, number].values += rates[str(number)]
-                print(series[peer, number], flush=True)
+                print(series[peer, number].name, series[peer, number], flush=True)
+    return series
+
+
+def _in_fresh_process(scale_name: str, peer: str, options: dict[str, Any], rounds: int) -> dict[str, Any]:
+    scale = ["--gpu", scale_name] if scale_name != "cpu" else []
+    return in_fresh_process(
+        __file__, "--peer", peer, "--rounds", str(rounds), "--options", json.dumps(options), *scale
+    )
+
+
+def against_vllm(scale_name: str, turns: int, rounds: int) -> tuple[list[Series], list[Bound]]:
+    scale = SCALES[scale_name]
+    series = in_turns(scale_name, {peer: (peer, scale.options) for peer in PEERS}, turns, rounds)
     bounds = [
         Bound(
-            f"{label}, {number} requests: llmlab against vLLM as shipped",
+            f"{scale.label}, {number} requests: llmlab against vLLM as shipped",
             series["llmlab", number].median / series["vLLM as shipped", number].median,
             scale.bound,
         )
@@ -143,53 +238,60 @@ def measure(
     return list(series.values()), bounds
 
 
+def cost_of_tracer(scale_name: str, rounds: int) -> tuple[list[Series], list[Bound]]:
+    scale = SCALES[scale_name]
+    found = _in_fresh_process(scale_name, "tracer", scale.options, rounds)
+    units = {"hooks": (100.0, "%"), "records": (100.0, "%"), "step": (1e3, "ms")}
+    series, bounds = [], []
+    for name, values in found.items():
+        number, what = name.split()
+        factor, unit = units[what]
+        title = f"{what} of the tracer, share of a step" if unit == "%" else "a step, traced, without host"
+        series.append(Series(f"{scale.label}, {number} requests: {title}", unit, [factor * v for v in values]))
+        if what == "hooks" and scale.tracer_bound is not None:
+            claim = f"{scale.label}, {number} requests: cost of the tracer, % of a step"
+            bounds.append(Bound(claim, series[-1].median, 100 * scale.tracer_bound, at_least=False))
+    return series, bounds
+
+
+def tensor_parallel(scale_name: str, size: int, turns: int, rounds: int) -> tuple[list[Series], list[Bound]]:
+    options = SCALES[scale_name].options
+    one, many = "llmlab on one GPU", f"llmlab on {size} GPUs"
+    peers = {one: ("llmlab", options), many: ("llmlab", {**options, "tensor_parallel_size": size})}
+    series = in_turns(scale_name, peers, turns, rounds)
+    most = max(SCALES[scale_name].batch_sizes)
+    gain = series[many, most].median / series[one, most].median
+    return list(series.values()), [Bound(f"{most} requests: {size} GPUs against one", gain, 1.55)]
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--gpu", action="store_true")
-    parser.add_argument("--tp", type=int, default=1)
-    parser.add_argument("--peer", choices=PEERS)
-    parser.add_argument("--options", type=json.loads, default={})
+    parser.add_argument("--gpu", choices=[name for name in SCALES if name != "cpu"])
+    parser.add_argument("--tp", type=int, default=1, help="GPUs that share each layer")
     parser.add_argument("--turns", type=int, help="processes for each peer")
     parser.add_argument("--rounds", type=int, default=3, help="measurements in each process")
+    parser.add_argument("--peer", choices=[*PEERS, "tracer"], help=argparse.SUPPRESS)
+    parser.add_argument("--options", type=json.loads, default={}, help=argparse.SUPPRESS)
     arguments = parser.parse_args()
-    scale = GPU if arguments.gpu else CPU
+    scale_name = arguments.gpu or "cpu"
     os.environ.setdefault("VLLM_LOGGING_LEVEL", "ERROR")
-    if not arguments.gpu:
+    if scale_name == "cpu":
         # the environment that our engine sets for itself, for the peer too; one thread computes, one core is left
         os.environ |= {"VLLM_CPU_OMP_THREADS_BIND": "nobind", "TORCH_COMPILE_DISABLE": "1", "GOMP_SPINCOUNT": "1000"}
         os.environ["OMP_NUM_THREADS"] = "1"
-    if arguments.peer:
-        print(json.dumps(measure_peer(arguments.peer, scale, arguments.options, arguments.rounds)))
-        return
-    if not arguments.gpu:
-        options = {
-            "enforce_eager": True,
-            "block_size": 32,
-            "num_gpu_blocks_override": 400,
-            "kv_cache_memory_bytes": 2**26,
-        }
-        series, bounds = measure("SmolLM2 float32", scale, options, arguments.turns or 3, arguments.rounds)
-        write("vllm_cpu", "vLLM on a CPU: what the notebook gets, against vLLM as shipped", series, bounds)
-        return
-    dummy: dict[str, Any] = {"load_format": "dummy", "hf_overrides": SHAPE_8B}
-    turns = arguments.turns or 1
-    if arguments.tp == 1:
-        series, bounds = measure("SmolLM2 bfloat16", scale, {}, turns, arguments.rounds)
-        more_series, more_bounds = measure("8B-shaped bfloat16", scale, dummy, turns, arguments.rounds)
-        write(
-            "vllm_gpu",
-            "vLLM on a GPU: the notebook against vLLM as shipped",
-            series + more_series,
-            bounds + more_bounds,
-        )
-        return
-    one, _ = measure("8B-shaped on one GPU", scale, dummy, turns, arguments.rounds)
-    many, bounds = measure(
-        f"8B-shaped on {arguments.tp}", scale, {**dummy, "tensor_parallel_size": arguments.tp}, turns, arguments.rounds
-    )
-    gain = many[-1].median / one[-1].median
-    bounds = [Bound(f"llmlab on {arguments.tp} GPUs against one, 256 requests", gain, 1.55)]
-    write("vllm_tensor_parallel", "vLLM on several GPUs, traced", one + many, bounds)
+    if arguments.peer == "tracer":
+        print(json.dumps(measure_tracer(SCALES[scale_name], arguments.options, arguments.rounds)))
+    elif arguments.peer:
+        print(json.dumps(measure_peer(arguments.peer, SCALES[scale_name], arguments.options, arguments.rounds)))
+    elif arguments.tp > 1:
+        found = tensor_parallel(scale_name, arguments.tp, arguments.turns or 1, arguments.rounds)
+        write(f"vllm_tp{arguments.tp}_{scale_name}", f"vLLM on {arguments.tp} GPUs, traced", *found)
+    else:
+        series, bounds = against_vllm(scale_name, arguments.turns or (3 if scale_name == "cpu" else 2), arguments.rounds)
+        more_series, more_bounds = cost_of_tracer(scale_name, arguments.rounds)
+        title = "vLLM: what the notebook gets, against vLLM as shipped"
+        name = "vllm_cpu" if scale_name == "cpu" else f"vllm_gpu_{scale_name}"
+        write(name, title, series + more_series, bounds + more_bounds)
 
 
 if __name__ == "__main__":

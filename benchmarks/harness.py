@@ -79,10 +79,21 @@ def machine() -> dict[str, str]:
             continue
     return {
         "cpu": f"{model}, {os.cpu_count()} cores visible",
+        **({"gpu": gpus} if (gpus := _gpus()) else {}),
         "system": f"{platform.system()} {platform.machine()}, Python {platform.python_version()}",
         "load average at the start": f"{os.getloadavg()[0]:.1f}",
         **versions,
     }
+
+
+def _gpus() -> str:
+    """The NVIDIA GPUs and their driver; "" without one."""
+    command = ["nvidia-smi", "--query-gpu=name,memory.total,driver_version", "--format=csv,noheader"]
+    try:
+        lines = subprocess.run(command, capture_output=True, text=True, check=True).stdout.splitlines()
+    except (OSError, subprocess.SubprocessError):
+        return ""
+    return "; ".join(f"{lines.count(line)} x {line}" for line in sorted(set(lines)))
 
 
 def write(name: str, title: str, series: Sequence[Series], bounds: Sequence[Bound], notes: Sequence[str] = ()) -> None:

@@ -225,12 +225,22 @@ class EngineHandle:
         """End the engine and give its memory back. Results and traces stay. A second call does nothing new."""
         import psutil
 
+        from llmlab.models.memory import free_gpu_bytes  # the package brings numpy along
+
         link, started = self._connection.link, time.monotonic()
-        before, available = rss_bytes(link.pid), psutil.virtual_memory().available
+        before, available, gpu_free = rss_bytes(link.pid), psutil.virtual_memory().available, free_gpu_bytes()
         self.close(CLOSE_GRACE_S)
-        after = 0 if link.is_process else rss_bytes(link.pid)
-        now_available = psutil.virtual_memory().available
-        return Unloaded(self.name, before, after, available, now_available, time.monotonic() - started)
+        ended_in_s = time.monotonic() - started
+        return Unloaded(
+            name=self.name,
+            rss_before_bytes=before,
+            rss_after_bytes=0 if link.is_process else rss_bytes(link.pid),
+            available_before_bytes=available,
+            available_after_bytes=psutil.virtual_memory().available,
+            ended_in_s=ended_in_s,
+            gpu_free_before_bytes=gpu_free,
+            gpu_free_after_bytes=None if gpu_free is None else free_gpu_bytes(),
+        )
 
     def close(self, grace_s: float) -> None:
         """unload() without figures: its process has grace_s to end by itself."""

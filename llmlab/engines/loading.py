@@ -183,7 +183,7 @@ def _with_files(config: EngineConfig, model: Model) -> EngineConfig:
     lora = config.lora
     if config.engine in WITH_DTYPE:
         if config.options.get("load_format") == "dummy":  # random weights in the shape of this model
-            return replace(config, model_path=str(model.path))
+            return replace(config, model_path=str(model.path if model.path.is_dir() else model.hf_dir))
         path, lora = model.hf_dir, str(peft_folder(lora)) if lora else None
     else:
         path, lora = model.gguf(config.quant or ""), str(adapter_gguf(lora, model)) if lora else None

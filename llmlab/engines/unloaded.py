@@ -21,10 +21,15 @@ class Unloaded:
     available_before_bytes: int
     available_after_bytes: int
     ended_in_s: float
+    # Free memory of the first NVIDIA GPU, None without one.
+    gpu_free_before_bytes: int | None = None
+    gpu_free_after_bytes: int | None = None
 
     def __repr__(self) -> str:
         before, after = (_mb(n) for n in (self.rss_before_bytes, self.rss_after_bytes))
         machine = f"{_mb(self.available_before_bytes)} -> {_mb(self.available_after_bytes)} MB available here"
+        if self.gpu_free_after_bytes is not None:
+            machine += f", {_mb(self.gpu_free_before_bytes)} -> {_mb(self.gpu_free_after_bytes)} MB free on the GPU"
         return f"Unloaded {self.name}: {before} -> {after} MB, {machine}, in {self.ended_in_s:.1f} s"
 
 

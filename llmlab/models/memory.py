@@ -12,8 +12,7 @@ _MIB = 1024 * 1024
 
 
 def free_ram_bytes(cgroup_root: Path = Path("/sys/fs/cgroup"), process_cgroup: Path = Path("/proc/self/cgroup")) -> int:
-    """Bytes of RAM that this process can still take: what the system has, or what its container allows if that is"
-    " less."""
+    """Bytes of RAM that this process can still take: what the system has, or what its container allows if less."""
     import psutil
 
     available = int(psutil.virtual_memory().available)

@@ -219,9 +219,7 @@ def in_turns(
 
 def _in_fresh_process(scale_name: str, peer: str, options: dict[str, Any], rounds: int) -> dict[str, Any]:
     scale = ["--gpu", scale_name] if scale_name != "cpu" else []
-    return in_fresh_process(
-        __file__, "--peer", peer, "--rounds", str(rounds), "--options", json.dumps(options), *scale
-    )
+    return in_fresh_process(__file__, "--peer", peer, "--rounds", str(rounds), "--options", json.dumps(options), *scale)
 
 
 def against_vllm(scale_name: str, turns: int, rounds: int) -> tuple[list[Series], list[Bound]]:
@@ -287,7 +285,9 @@ def main() -> None:
         found = tensor_parallel(scale_name, arguments.tp, arguments.turns or 1, arguments.rounds)
         write(f"vllm_tp{arguments.tp}_{scale_name}", f"vLLM on {arguments.tp} GPUs, traced", *found)
     else:
-        series, bounds = against_vllm(scale_name, arguments.turns or (3 if scale_name == "cpu" else 2), arguments.rounds)
+        series, bounds = against_vllm(
+            scale_name, arguments.turns or (3 if scale_name == "cpu" else 2), arguments.rounds
+        )
         more_series, more_bounds = cost_of_tracer(scale_name, arguments.rounds)
         title = "vLLM: what the notebook gets, against vLLM as shipped"
         name = "vllm_cpu" if scale_name == "cpu" else f"vllm_gpu_{scale_name}"

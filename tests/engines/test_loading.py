@@ -140,7 +140,9 @@ def test_the_line_that_loads_it_again_has_every_flag():
 
 def test_random_weights_need_a_folder_and_no_weights(tmp_path):
     shape = {"model_type": "llama", "hidden_size": 64, "num_hidden_layers": 1, "num_attention_heads": 4}
-    (tmp_path / "config.json").write_text(json.dumps({**shape, "intermediate_size": 64, "vocab_size": 300}))
+    (tmp_path / "config.json").write_text(
+        json.dumps({**shape, "intermediate_size": 64, "vocab_size": 300, "max_position_embeddings": 512})
+    )
     config = EngineConfig("vllm", "m", "", options={"load_format": "dummy"})
     assert loading._with_files(config, models.get(str(tmp_path))).model_path == str(tmp_path)
     of_embedded = loading._with_files(config, models.get("smollm2-135m"))

@@ -6,8 +6,8 @@
     python -m benchmarks.bench_vllm --gpu 8b --tp 2     # tensor parallel, against one GPU
 
 Greedy, every answer as long as asked for; no two prompts are alike. Each peer is a fresh process that loads once; the
-peers take turns. On one GPU the tracer is measured too: the time in its hooks, where the scheduler waits for it, and
-the time that its records take, while the GPU computes.
+peers take turns. The tracer is measured too: how much longer a step is with it, the time in its hooks, where the
+scheduler waits for it, and the time for its records, while a GPU computes the next step.
 """
 
 from __future__ import annotations
@@ -26,6 +26,7 @@ from benchmarks.harness import Bound, Series, in_fresh_process, write
 from llmlab import models
 
 MODEL = "smollm2-135m"
+_SERIAL = itertools.count()
 Serve = Callable[[list[list[int]], int], int]
 # The shape of Llama-3-8B with random weights: how fast a step is does not depend on their values.
 SHAPE_8B = {
@@ -143,10 +144,12 @@ def measure_peer(peer: str, scale: Scale, options: dict[str, Any], rounds: int) 
 
 
 def measure_tracer(scale: Scale, options: dict[str, Any], rounds: int) -> dict[str, list[float]]:
-    """Shares of the time of a step, and the step itself in s, [rounds] for each batch size: the engine without host."""
+    """The engine without host, traced and untraced by turns. For each batch size [rounds] values of: the time of a step
+    in s, what tracing adds to it, and the time inside the tracer's hooks and for its records, as shares of a step.
+    """
     from llmlab.engines.base import EngineConfig
     from llmlab.engines.vllm import VllmEngine
-    from llmlab.trace import Request
+    from llmlab.engines.vllm_tracer import Tracer
 
     arguments = scale.arguments
     engine = VllmEngine(
@@ -161,40 +164,61 @@ def measure_tracer(scale: Scale, options: dict[str, Any], rounds: int) -> dict[s
             options=options,
         )
     )
-    tracer = engine._tracer
-    serial = itertools.count()
-    took_s = 0.0
-    take = tracer.take
-
-    def timed_take() -> Any:
-        nonlocal took_s
-        started = time.perf_counter()
-        steps = take()
-        took_s += time.perf_counter() - started
-        return steps
-
-    tracer.take = timed_take  # type: ignore[method-assign]
+    traced, untraced = engine._tracer, Tracer(engine.core.scheduler, level="off")
+    untraced.epoch_s = traced.epoch_s
+    clock = _timed(traced)
     found: dict[str, list[float]] = {}
     for turn in range(rounds + 1):
         for number in scale.batch_sizes:
-            for ids in prompts(number, scale, 100 + turn):
-                sampling = {"temperature": 0.0, "max_tokens": scale.num_output_tokens, "ignore_eos": True}
-                name = f"r{next(serial)}"
-                engine.add_request(
-                    Request(request_id=name, arrival_s=0.0, prompt_token_ids=tuple(ids), sampling=sampling)
-                )
-            before, took_s, started, num_steps = tracer.cost_s, 0.0, time.perf_counter(), 0
-            while engine.has_unfinished_requests():
-                engine.step()
-                num_steps += 1
-            passed = time.perf_counter() - started
-            if turn:  # the first turn warms up
-                found.setdefault(f"{number} hooks", []).append((tracer.cost_s - before) / passed)
-                found.setdefault(f"{number} records", []).append(took_s / passed)
-                found.setdefault(f"{number} step", []).append(passed / num_steps)
-    assert not tracer.num_errors, tracer.last_error
+            step_s = {}
+            for tracer in (untraced, traced):
+                engine._tracer.detach()
+                engine._tracer = tracer
+                tracer.attach()
+                hooks_s, records_s = traced.cost_s, clock["records_s"]
+                step_s[tracer], num_steps = _step_s(engine, scale, prompts(number, scale, 100 + 2 * turn), turn)
+            shares = {
+                "added": step_s[traced] / step_s[untraced] - 1,
+                "hooks": (traced.cost_s - hooks_s) / num_steps / step_s[traced],
+                "records": (clock["records_s"] - records_s) / num_steps / step_s[traced],
+                "step": step_s[traced],
+            }
+            for name, value in shares.items():
+                if turn:  # the first turn warms up
+                    found.setdefault(f"{number} {name}", []).append(value)
+    assert not traced.num_errors, traced.last_error
     engine.close()
     return found
+
+
+def _step_s(engine: Any, scale: Scale, asked: list[list[int]], turn: int) -> tuple[float, int]:
+    """Mean time of a step, and the number of steps."""
+    from llmlab.trace import Request
+
+    sampling = {"temperature": 0.0, "max_tokens": scale.num_output_tokens, "ignore_eos": True}
+    engine.core.forget_prefixes()
+    for i, ids in enumerate(asked):
+        name = f"r{next(_SERIAL)}-{turn}-{i}"
+        engine.add_request(Request(request_id=name, arrival_s=0.0, prompt_token_ids=tuple(ids), sampling=sampling))
+    started, num_steps = time.perf_counter(), 0
+    while engine.has_unfinished_requests():
+        engine.step()
+        num_steps += 1
+    return (time.perf_counter() - started) / num_steps, num_steps
+
+
+def _timed(tracer: Any) -> dict[str, float]:
+    """A clock that runs while the tracer makes records."""
+    clock, take = {"records_s": 0.0}, tracer.take_columns
+
+    def timed_take() -> Any:
+        started = time.perf_counter()
+        steps = take()
+        clock["records_s"] += time.perf_counter() - started
+        return steps
+
+    tracer.take_columns = timed_take
+    return clock
 
 
 def in_turns(
@@ -239,16 +263,20 @@ def against_vllm(scale_name: str, turns: int, rounds: int) -> tuple[list[Series]
 def cost_of_tracer(scale_name: str, rounds: int) -> tuple[list[Series], list[Bound]]:
     scale = SCALES[scale_name]
     found = _in_fresh_process(scale_name, "tracer", scale.options, rounds)
-    units = {"hooks": (100.0, "%"), "records": (100.0, "%"), "step": (1e3, "ms")}
+    titles = {
+        "added": "what tracing adds to a step",
+        "hooks": "inside the hooks of the tracer",
+        "records": "for the records of the tracer",
+        "step": "a step, traced, without host",
+    }
     series, bounds = [], []
     for name, values in found.items():
         number, what = name.split()
-        factor, unit = units[what]
-        title = f"{what} of the tracer, share of a step" if unit == "%" else "a step, traced, without host"
-        series.append(Series(f"{scale.label}, {number} requests: {title}", unit, [factor * v for v in values]))
-        if what == "hooks" and scale.tracer_bound is not None:
-            claim = f"{scale.label}, {number} requests: cost of the tracer, % of a step"
-            bounds.append(Bound(claim, series[-1].median, 100 * scale.tracer_bound, at_least=False))
+        factor, unit = (1e3, "ms") if what == "step" else (100.0, "% of a step")
+        title = f"{scale.label}, {number} requests: {titles[what]}"
+        series.append(Series(title, unit, [factor * value for value in values]))
+        if what == "added" and scale.tracer_bound is not None:
+            bounds.append(Bound(f"{title}, %", series[-1].median, 100 * scale.tracer_bound, at_least=False))
     return series, bounds
 
 

@@ -9,6 +9,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field, fields
 from typing import TYPE_CHECKING, Any, Protocol, TypeAlias
 
+from llmlab.engines.decode_step import DecodeStep
 from llmlab.errors import RequestError, unknown
 from llmlab.trace import Capabilities, Header, Request, Step
 
@@ -18,8 +19,8 @@ if TYPE_CHECKING:  # numpy takes longer to import than all of llmlab: only the h
 
 Floats: TypeAlias = "NDArray[np.float32]"
 
-# What a step hands out is its own trace record: one message carries the tokens and the picture.
-StepOutput = Step
+# What a step hands out is its own trace record, or the columns of one: one message carries the tokens and the picture.
+StepOutput = Step | DecodeStep
 
 # name -> "module:class", loaded on first use, in the host
 ENGINES = {

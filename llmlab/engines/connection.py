@@ -157,7 +157,7 @@ class Connection:
     def _take_step(self, encoded: bytes) -> None:
         now_s = time.monotonic()
         step: Step = wire.decode_step(encoded)
-        self.recorder.add_step(encoded)
+        self.recorder.add_step(encoded, step)
         touched: set[Run] = set()
         for token in step.tokens:
             if (run := self._runs.get(token.request_id)) is not None:
@@ -165,6 +165,8 @@ class Connection:
                 touched.add(run)
         for request_id, reason in step.finished.items():
             if (run := self._runs.pop(request_id, None)) is not None:
+                # before it is done: who sees that asks for the steps up to here
+                run.end_step = self.recorder.num_steps
                 run.finish(request_id, reason, step.stopped_by.get(request_id))
                 touched.add(run)
         for run in touched:

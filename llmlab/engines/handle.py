@@ -17,7 +17,7 @@ from llmlab.engines.prompts import PromptLike, PromptMaker, entry_of
 from llmlab.engines.result import Result
 from llmlab.engines.run import Run, Stream
 from llmlab.engines.unloaded import Unloaded, rss_bytes
-from llmlab.trace import Capabilities, Header, Step, Trace
+from llmlab.trace import Capabilities, Header, Request, Step, Trace
 
 if TYPE_CHECKING:  # it brings numpy along
     from llmlab.models.tokenizer_files import ChatFormat
@@ -129,7 +129,7 @@ class EngineHandle:
         return self._submit(kind, self._prompts.make(prompts, arrivals, **options))
 
     def _submit(self, kind: type[RunT], prompts: list[wire.Prompt]) -> RunT:
-        run = kind(map(entry_of, prompts), self.header, abort=self._abort, trace=self._trace_of)
+        run = kind(map(entry_of, prompts), self.header, abort=self._abort, trace=self._trace_of, engine=self)
         try:
             self._last = run
             self._connection.submit(run, prompts)
@@ -191,6 +191,19 @@ class EngineHandle:
         end = run.end_step if run.done and not run.died else None
         return self._connection.recorder.slice(first, max(first, end) if end is not None else None, run.request_ids)
 
+    def opening_of(self, run: Run) -> Header:
+        """The header of a run's trace, with the KV cache before its first step; before that step, as it is now."""
+        recorder = self._connection.recorder
+        first = recorder.num_steps if run.first_step is None else run.first_step
+        return recorder.slice(first, first).header
+
+    def steps_of(self, run: Run, number: int) -> tuple[list[Request], list[Step]]:
+        """Run.steps_since() of one of its runs."""
+        if run.first_step is None:
+            return [], []
+        end = run.end_step if run.done and not run.died else None
+        return self._connection.recorder.since(run.first_step + number, end, run.request_ids)
+
     # ---- driving by hand
 
     def pause(self) -> None:
@@ -209,6 +222,11 @@ class EngineHandle:
             lambda: recorder.num_steps >= first + n or not self.num_open_requests or not self.alive, timeout
         )
         return recorder.slice(first).step_records[:n]
+
+    def begin_step(self, n: int = 1) -> None:
+        """step() that returns at once: n steps, then a pause."""
+        self.is_paused = True
+        self._connection.drive(wire.Drive(paused=True, steps=n))
 
     def resume(self) -> None:
         """Run freely again."""

@@ -14,12 +14,12 @@ from typing import Any
 
 from llmlab.engines import messages as wire
 from llmlab.engines.admission import Admission
-from llmlab.engines.base import Engine
+from llmlab.engines.base import Engine, StepOutput
 from llmlab.errors import EngineError, LlmlabError, unknown
-from llmlab.trace import Request, Step
+from llmlab.trace import Request
 
 # Between two steps commands may take this long; 10,000 prompts at once must not hold up those who stream already.
-COMMANDS_S = 0.02
+COMMANDS_S = 0.005
 # What a Call may ask: methods of the engine, and of the loop itself.
 CALLS = frozenset({"tokenize", "pieces", "logits", "chat_format", "memory", "begin_replay"})
 # Steps that may fail while the requests of a failed step are cleaned up, before the engine counts as broken.
@@ -183,7 +183,7 @@ class EngineLoop:
         self._single_steps = max(0, self._single_steps - 1)
         self._next_step_s = time.monotonic() + self._slow_s if self._slow_s else 0.0
 
-    def _report(self, step: Step) -> None:
+    def _report(self, step: StepOutput) -> None:
         self._send(wire.STEP + wire.encode(step))
         self._unfinished.difference_update(step.finished)
         self._ending.difference_update(step.finished)

@@ -1,7 +1,7 @@
 """What the notebook and the host say to each other, as msgpack. One message per engine step carries all its tokens.
 
-This file must not know sockets. Steps travel as bare trace records (see STEP), everything else as one of the tagged
-structs below.
+This file must not know sockets. Steps travel as bare trace records or as their columns (see STEP), everything else as
+one of the tagged structs below.
 """
 
 from __future__ import annotations
@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 import msgspec
 
 from llmlab.engines.base import EngineConfig
+from llmlab.engines.decode_step import DecodeStep
 from llmlab.trace import Header, Request, Step
 
 if TYPE_CHECKING:
@@ -21,6 +22,8 @@ if TYPE_CHECKING:
 STEP, EVENT = b"S", b"E"
 # msgpack extension type of a numpy array: (dtype, shape, bytes)
 ARRAY = 1
+# First bytes of an array in msgpack: of up to 15 values (in the upper half of the byte), of more.
+_FIXARRAY, _ARRAY16 = 0x90, 0xDC
 
 
 class Message(msgspec.Struct, frozen=True, tag=True):
@@ -153,9 +156,16 @@ _load_decoder = msgspec.msgpack.Decoder(Load)
 _command_decoder = msgspec.msgpack.Decoder(Command)
 _event_decoder = msgspec.msgpack.Decoder(Event, ext_hook=_ext_to_array)
 _step_decoder = msgspec.msgpack.Decoder(Step)
+_decode_step_decoder = msgspec.msgpack.Decoder(DecodeStep)
 
 encode = _encoder.encode
 decode_load = _load_decoder.decode
 decode_command = _command_decoder.decode
 decode_event = _event_decoder.decode
-decode_step = _step_decoder.decode
+
+
+def decode_step(content: bytes) -> Step:
+    """A step as it was sent: a Step is a map of msgpack, a DecodeStep an array."""
+    if content[0] == _ARRAY16 or content[0] & 0xF0 == _FIXARRAY:
+        return _decode_step_decoder.decode(content).record()
+    return _step_decoder.decode(content)

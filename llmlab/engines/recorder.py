@@ -8,6 +8,7 @@ This file must not know sockets or runs.
 from __future__ import annotations
 
 import threading
+from collections import deque
 from collections.abc import Collection, Iterable, Sequence
 from typing import Literal
 
@@ -21,6 +22,8 @@ from llmlab.trace.records import CellDelta, KvDelta
 MAX_BYTES = 64 * 2**20
 # States of the KV cache that are kept, so that the next slice need not begin with the first step.
 MAX_SNAPSHOTS = 32
+# Steps that are kept decoded as well, for those who follow a run as it goes.
+NUM_DECODED = 32
 # Folding costs more per call than per step.
 FOLD_SHARE = 8
 
@@ -33,6 +36,7 @@ class Recorder:
         self._lock = threading.Lock()
         self._requests: dict[str, Request] = {}
         self._steps: list[bytes] = []
+        self._decoded: deque[Step] = deque(maxlen=NUM_DECODED)  # the newest
         self._first = 0  # number of the oldest step that is still here, counted from the first that came
         self._num_bytes = 0
         # number of a step -> the KV cache before it; the oldest step that is still here always has one
@@ -58,10 +62,14 @@ class Recorder:
         with self._lock:
             self._requests[request.request_id] = request
 
-    def add_step(self, encoded: bytes) -> None:
-        """One step as it came, undecoded."""
+    def add_step(self, encoded: bytes, decoded: Step | None = None) -> None:
+        """One step as it came; `decoded` spares those who follow the engine to decode it once more."""
         with self._lock:
             self._steps.append(encoded)
+            if decoded is not None:
+                self._decoded.append(decoded)
+            else:
+                self._decoded.clear()
             self._num_bytes += len(encoded)
         if self._num_bytes > self._max_bytes:
             self._fold_oldest()
@@ -93,6 +101,23 @@ class Recorder:
         incidents = self._incidents(steps, present, open_ids, died=self._death is not None and is_newest)
         header = msgspec.structs.replace(self.header, kv_at_start=kv_at_start)
         return Trace(header, tuple(present), steps, incidents)
+
+    def since(self, first: int, end: int | None = None, own: Collection[str] = ()) -> tuple[list[Request], list[Step]]:
+        """The steps first..end-1 that are still here, and, by arrival, the requests they schedule and those of `own`.
+
+        For who follows the engine step by step: unlike slice() it does not look at the KV cache.
+        """
+        with self._lock:
+            first = max(first, self._first)
+            end = self.num_steps if end is None else max(first, min(end, self.num_steps))
+            decoded_from = self.num_steps - len(self._decoded)
+            encoded = self._steps[first - self._first : max(0, min(end, decoded_from) - self._first)]
+            newest = list(self._decoded)[max(0, first - decoded_from) : max(0, end - decoded_from)]
+        steps = [*map(decode_step, encoded), *newest]
+        ids = _alive_ids(steps) | set(own)
+        with self._lock:
+            requests = [self._requests[request_id] for request_id in ids if request_id in self._requests]
+        return sorted(requests, key=lambda r: r.arrival_s), steps
 
     def _incidents(
         self, steps: tuple[Step, ...], present: list[Request], open_ids: set[str], *, died: bool

@@ -8,16 +8,20 @@ from __future__ import annotations
 
 import asyncio
 import itertools
+import sys
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from functools import partial
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from llmlab.engines.bell import Bell
 from llmlab.engines.entry import Entry
 from llmlab.engines.result import Result, TokenEvent
 from llmlab.errors import EngineDied, LlmlabError, RequestError
-from llmlab.trace import FinishReason, Header, Request, Token, Trace
+from llmlab.trace import FinishReason, Header, Request, Step, Token, Trace
+
+if TYPE_CHECKING:
+    from llmlab.engines.handle import EngineHandle
 
 POLL_S = 0.02
 
@@ -25,7 +29,7 @@ POLL_S = 0.02
 class Run:
     """Requests that were sent together. Iterate for their tokens as they come, wait() for the results.
 
-    `abort` tells the engine to stop, and says how many seconds it may take to confirm.
+    `abort` tells the engine to stop, and says how many seconds it may take to confirm. `engine`: the handle that sent it.
     """
 
     def __init__(
@@ -35,7 +39,9 @@ class Run:
         *,
         abort: Callable[[Sequence[str]], float],
         trace: Callable[[Run], Trace],
+        engine: EngineHandle | None = None,
     ) -> None:
+        self.engine = engine
         self._entries = {entry.request_id: entry for entry in entries}
         self._header, self._abort, self._cut_trace = header, abort, trace
         self._events: list[tuple[Entry, int]] = []  # in order of arrival: (entry, index of its token)
@@ -45,6 +51,7 @@ class Run:
         self._failure: LlmlabError | None = None
         self._died: str | None = None
         self._stopping = False
+        self._num_waiting = 0  # calls of wait() and awaits that go on now
         self._bell = Bell()  # rings after each step
         self._end_bell = Bell()  # rings when all has ended: who waits for that need not wake for every token
         self._trace: Trace | None = None
@@ -86,30 +93,53 @@ class Run:
             self._trace = self._cut_trace(self)
         return self._trace
 
+    def steps_since(self, number: int) -> tuple[list[Request], list[Step]]:
+        """Steps from `number` on, counted from this run's first one, and the requests they name; for who follows it.
+
+        Nothing of it is rebuilt as in `trace`. Steps that the memory has no room for any more are left out.
+        """
+        return self.engine.steps_of(self, number) if self.engine is not None else ([], [])
+
+    @property
+    def view(self) -> Any:
+        """Its KV cache and its timeline: llmlab.watch(run)."""
+        return sys.modules["llmlab"].watch(self)  # engines do not know views; the facade does
+
+    @property
+    def is_awaited(self) -> bool:
+        """A cell waits for its end."""
+        return self._num_waiting > 0
+
     def wait(self, timeout: float | None = None) -> list[Result]:
         """The results, when all requests have ended. After `timeout` seconds, or on Ctrl-C, the run is stopped.
 
         Raises: EngineDied; RequestError when every request was refused; what made the engine fail. The results stay
         in `results`.
         """
+        self._num_waiting += 1
         try:
             if not self._end_bell.wait(lambda: self.done, timeout):
                 self.stop()
         except BaseException:
             self.stop()
             raise
+        finally:
+            self._num_waiting -= 1
         return self._outcome()
 
     def __await__(self) -> Any:
         return self._until_done().__await__()
 
     async def _until_done(self) -> list[Result]:
+        self._num_waiting += 1
         try:
             while not self.done:
                 await asyncio.sleep(POLL_S)
         except asyncio.CancelledError:  # the Stop button, in an async cell
             self.stop()
             raise
+        finally:
+            self._num_waiting -= 1
         return self._outcome()
 
     def stop(self) -> None:

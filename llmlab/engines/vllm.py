@@ -13,6 +13,7 @@ from collections import deque
 from msgspec.structs import force_setattr
 
 from llmlab.engines.base import EngineConfig, Floats, SamplingParams, StepOutput
+from llmlab.engines.decode_step import DecodeStep
 from llmlab.engines.self_test import self_test
 from llmlab.engines.vllm_adapters import Adapters
 from llmlab.engines.vllm_answers import Answers
@@ -20,10 +21,11 @@ from llmlab.engines.vllm_arguments import trace_level
 from llmlab.engines.vllm_core import Core
 from llmlab.engines.vllm_logits import prompt_logprobs
 from llmlab.engines.vllm_sampling import vllm_sampling
+from llmlab.engines.vllm_steps import says_something
 from llmlab.engines.vllm_text import Vocabulary
 from llmlab.engines.vllm_tracer import Tracer
 from llmlab.errors import RequestError
-from llmlab.trace import BlockDelta, Capabilities, FinishReason, Header, Request, Step
+from llmlab.trace import Capabilities, FinishReason, Header, Request, Step
 
 # A step without anything in it is handed out after this time at the latest: commands are taken between two steps.
 IDLE_STEP_S, IDLE_SLEEP_S = 0.05, 0.001
@@ -49,7 +51,7 @@ class VllmEngine:
         self._answers = Answers(self.vocabulary)
         self._running: set[str] = set()
         self._ended: dict[str, FinishReason] = {}  # ends that no step has reported yet
-        self._ready: deque[Step] = deque()
+        self._ready: deque[StepOutput] = deque()
         self._num_steps = 0
         self._num_trace_errors = 0
         self._tracer = Tracer(self.core.scheduler, level=level)
@@ -197,14 +199,14 @@ class VllmEngine:
             self._ready.extend(self._steps())
         return self._complete(self._ready.popleft())
 
-    def _steps(self) -> list[Step]:
+    def _steps(self) -> list[StepOutput]:
         """Turns of vLLM's loop until a step has come to its end; one without anything in it when none will."""
         started = time.monotonic()
         while True:
             self.core.get_output()
-            steps = self._tracer.take()
+            steps = self._tracer.take_columns()
             self._log_trace_errors()
-            if steps := [step for step in steps if _says_something(step)]:
+            if steps := [step for step in steps if says_something(step)]:
                 return steps
             is_idle = not (self.core.is_in_flight or self.core.has_requests)
             if is_idle or self._ended or time.monotonic() - started > IDLE_STEP_S:
@@ -212,10 +214,15 @@ class VllmEngine:
             if not self.core.is_in_flight:
                 time.sleep(IDLE_SLEEP_S)  # all requests wait, for example for a grammar that is being compiled
 
-    def _complete(self, step: Step) -> Step:
+    def _complete(self, step: StepOutput) -> StepOutput:
         """What only this engine knows of a step: its number, the texts, and the ends that it decides itself."""
         force_setattr(step, "step", self._num_steps)
         self._num_steps += 1
+        if isinstance(step, DecodeStep):
+            if not (self._ended or self._answers.may_stop):
+                self._answers.write_columns(step)
+                return step
+            step = step.record()
         stopped_by = self._answers.write(step)
         for request_id in step.finished:
             self._running.discard(request_id)
@@ -246,10 +253,3 @@ class VllmEngine:
     def close(self) -> None:
         self._tracer.detach()
         self.core.close()
-
-
-def _says_something(step: Step) -> bool:
-    """False for a step in which nothing happened: vLLM takes one to tell its workers who has ended."""
-    kv = step.kv
-    moved = isinstance(kv, BlockDelta) and (kv.allocated or kv.freed or kv.cached or kv.evicted or kv.ref_counts)
-    return bool(step.scheduled or step.tokens or step.finished or step.preempted or moved)

@@ -11,20 +11,21 @@ from collections.abc import Sequence
 from msgspec.structs import force_setattr
 
 from llmlab.engines.base import SamplingParams
+from llmlab.engines.decode_step import DecodeStep
 from llmlab.engines.streaming import StopMatcher, StreamDecoder
 from llmlab.engines.vllm_text import Vocabulary
-from llmlab.trace import Step, Token
+from llmlab.trace import Step
 
 
 class _Writer:
     """One answer that cannot be looked up: a character is incomplete, or a stop string may come."""
 
     def __init__(self, stop: Sequence[str] = ()) -> None:
-        self._decoder, self._matcher, self._has_stop = StreamDecoder(), StopMatcher(stop), bool(stop)
+        self._decoder, self._matcher, self.has_stop = StreamDecoder(), StopMatcher(stop), bool(stop)
 
     @property
     def is_needed(self) -> bool:
-        return self._has_stop or not self._decoder.is_whole
+        return self.has_stop or not self._decoder.is_whole
 
     @property
     def matched(self) -> str | None:
@@ -51,6 +52,21 @@ class Answers:
     def end(self, request_id: str) -> None:
         self._writers.pop(request_id, None)
 
+    @property
+    def may_stop(self) -> bool:
+        """A stop string may end one of them in any step."""
+        return any(writer.has_stop for writer in self._writers.values())
+
+    def write_columns(self, step: DecodeStep) -> None:
+        """Fill in the texts of a step. No stop string may be waited for: see may_stop."""
+        texts = self._vocabulary.text_of
+        found = [texts[token_id] for token_id in step.token_ids]
+        pairs = zip(step.request_ids, step.token_ids, found, strict=True)
+        step.texts = [
+            self._pushed(request_id, token_id) if text is None or request_id in self._writers else text
+            for request_id, token_id, text in pairs
+        ]
+
     def write(self, step: Step) -> dict[str, str]:
         """Fill in the texts of a step. request_id -> the stop string that ends its answer with this step.
 
@@ -60,7 +76,7 @@ class Answers:
         for token in step.tokens:
             text = texts[token.token_id]
             if text is None or token.request_id in writers:
-                text = self._slowly(token)
+                text = self._slowly(token.request_id, token.token_id)
             if text is None:
                 behind.append(id(token))
             elif text:
@@ -74,16 +90,18 @@ class Answers:
             self._flush(step)
         return {name: writer.matched for name, writer in writers.items() if writer.matched is not None}
 
-    def _slowly(self, token: Token) -> str | None:
+    def _slowly(self, request_id: str, token_id: int) -> str | None:
         """What became readable with a token; None when its answer has ended before it."""
-        writer = self._writers.get(token.request_id)
+        writer = self._writers.get(request_id)
+        return None if writer is not None and writer.matched is not None else self._pushed(request_id, token_id)
+
+    def _pushed(self, request_id: str, token_id: int) -> str:
+        writer = self._writers.get(request_id)
         if writer is None:
-            writer = self._writers[token.request_id] = _Writer()
-        elif writer.matched is not None:
-            return None
-        text = writer.push(self._vocabulary.answer_bytes(token.token_id))
+            writer = self._writers[request_id] = _Writer()
+        text = writer.push(self._vocabulary.answer_bytes(token_id))
         if not writer.is_needed:
-            del self._writers[token.request_id]
+            del self._writers[request_id]
         return text
 
     def _flush(self, step: Step) -> None:

@@ -186,9 +186,10 @@ class BlockWatcher:
         for new in output.scheduled_new_reqs:
             self._append(new.req_id, new.block_ids[0], changes)
         running = output.scheduled_cached_reqs
-        for i, groups in enumerate(running.new_block_ids):
-            if groups:
-                self._append(running.req_ids[i], groups[0], changes)
+        if any(running.new_block_ids):
+            for request_id, groups in zip(running.req_ids, running.new_block_ids, strict=True):
+                if groups:
+                    self._append(request_id, groups[0], changes)
 
     def _append(self, request_id: str, blocks: list[int], changes: BlockChanges) -> None:
         self.tables.setdefault(request_id, []).extend(blocks)

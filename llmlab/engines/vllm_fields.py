@@ -28,8 +28,8 @@ FIELDS: dict[str, tuple[str, str]] = {
     "AsyncScheduler": (f"{_CORE}.sched.async_scheduler", "schedule update_from_output"),
     "SchedulerOutput": (
         f"{_CORE}.sched.output",
-        "scheduled_new_reqs scheduled_cached_reqs num_scheduled_tokens scheduled_spec_decode_tokens finished_req_ids "
-        "preempted_req_ids",
+        "scheduled_new_reqs scheduled_cached_reqs num_scheduled_tokens total_num_scheduled_tokens "
+        "scheduled_spec_decode_tokens finished_req_ids preempted_req_ids",
     ),
     "NewRequestData": (
         f"{_CORE}.sched.output",

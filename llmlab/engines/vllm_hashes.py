@@ -104,15 +104,16 @@ class TrackedHashes:
 
     def _look_along(self, request_id: str, table: Sequence[int], changes: BlockChanges) -> None:
         """Go on where the last look at this block table ended, and note when to come back."""
-        num_full = self._num_full[request_id]
-        while num_full < len(table) and self._look_at(table[num_full], changes):
+        num_full, size, request = self._num_full[request_id], self._block_size, self._requests.get(request_id)
+        num_tokens = len(table) * size if request is None else request.num_tokens
+        end = min(len(table), num_tokens // size)
+        while num_full < end and self._look_at(table[num_full], changes):
             num_full += 1
         self._num_full[request_id] = num_full
-        request = self._requests.get(request_id)
-        if request is None or request.num_computed_tokens < request.num_tokens:
+        if request is None or request.num_computed_tokens < num_tokens:
             return  # a prefill: it takes as many tokens a step as it is given
         # A block gets its hash when vLLM schedules a request whose known tokens fill it.
-        num_missing = (num_full + 1) * self._block_size - request.num_tokens
+        num_missing = (num_full + 1) * size - num_tokens
         if num_missing > 0:
             self._near.discard(request_id)
             num_steps = -(-num_missing // self._tokens_per_step)

@@ -12,6 +12,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass, field
 from typing import Any
 
+from llmlab.engines.decode_step import DecodeStep
 from llmlab.engines.vllm_changes import BlockChanges
 from llmlab.trace import BlockDelta, FinishReason, Phase, ScheduledRequest, Step, Token
 
@@ -47,6 +48,16 @@ class TracedStep:
 
 
 @dataclass(slots=True)
+class _Decoding:
+    """The requests of a step that was told as columns: what the next one has, if it is like it."""
+
+    request_ids: list[str]
+    num_computed_tokens: list[int]
+    num_prompt_tokens: list[int]
+    num_output_tokens: list[int]
+
+
+@dataclass(slots=True)
 class _Known:
     """What is remembered of a request from step to step."""
 
@@ -62,6 +73,8 @@ class StepRecorder:
     def __init__(self, epoch_s: float, token_budget: int, *, rows: bool) -> None:
         self._epoch_s, self._token_budget, self._has_rows = epoch_s, token_budget, rows
         self._known: dict[str, _Known] = {}
+        # While steps are told as columns, this counts the tokens that came out, and _known is behind.
+        self._decoding: _Decoding | None = None
 
     def __contains__(self, request_id: str) -> bool:
         """It was scheduled, and no record has told its end."""
@@ -72,6 +85,7 @@ class StepRecorder:
 
     def record(self, number: int, step: TracedStep, kv: BlockDelta | None, later: Iterable[TracedStep]) -> Step:
         """The record of a step that has ended. `later`: those after it, which do not know yet what it rejected."""
+        self._catch_up()
         preempted = tuple(sorted(r for r in step.output.preempted_req_ids or () if r not in step.dropped))
         hits = self._admit(step, preempted)
         rows = self._rows(step) if self._has_rows else ()
@@ -101,8 +115,86 @@ class StepRecorder:
             kv=kv,
         )
 
+    def columns(self, number: int, step: TracedStep, kv: BlockDelta | None) -> DecodeStep | None:
+        """The same as columns, when each request of the step decoded one token and nothing else happened; else None."""
+        output, running = step.output, step.output.scheduled_cached_reqs
+        request_ids = running.req_ids
+        if (
+            output.scheduled_new_reqs
+            or output.preempted_req_ids
+            or output.scheduled_spec_decode_tokens
+            or running.resumed_req_ids
+            or step.ended
+            or step.dropped
+            or step.num_rejected
+            or not request_ids
+            or output.total_num_scheduled_tokens != len(request_ids)
+        ):
+            return None
+        token_ids = _one_token_each(step.outputs, request_ids)
+        decoding = self._decoding_now(request_ids, running.num_computed_tokens) if token_ids else None
+        if token_ids is None or decoding is None:
+            return None
+        return DecodeStep(
+            step=number,
+            t_s=step.ended_s - self._epoch_s,
+            schedule_s=step.scheduled_s - step.started_s,
+            forward_s=step.forwarded_s - step.scheduled_s,
+            update_s=step.ended_s - step.forwarded_s,
+            token_budget=self._token_budget if self._has_rows else None,
+            waiting=step.waiting,
+            num_waiting=step.num_waiting,
+            num_running=step.num_running,
+            kv=kv,
+            request_ids=request_ids,
+            num_computed_tokens=decoding.num_computed_tokens,
+            num_prompt_tokens=decoding.num_prompt_tokens,
+            num_output_tokens=decoding.num_output_tokens,
+            token_ids=token_ids,
+            texts=[],
+        )
+
+    def _decoding_now(self, request_ids: list[str], num_computed_tokens: list[int]) -> _Decoding | None:
+        """None when one of them has more than one token to compute. Notes what the next step has, if it is like it."""
+        if not self._has_rows:
+            return _Decoding(request_ids, [], [], [])
+        now = self._decoding
+        if not now or now.request_ids != request_ids or now.num_computed_tokens != num_computed_tokens:
+            now = self._looked_up(request_ids, num_computed_tokens)
+        if now is not None:
+            self._decoding = _Decoding(
+                request_ids,
+                [number + 1 for number in now.num_computed_tokens],
+                now.num_prompt_tokens,
+                [number + 1 for number in now.num_output_tokens],
+            )
+        return now
+
+    def _looked_up(self, request_ids: list[str], num_computed_tokens: list[int]) -> _Decoding | None:
+        self._catch_up()
+        known = [self._known.get(request_id) for request_id in request_ids]
+        for each, computed in zip(known, num_computed_tokens, strict=True):
+            if each is None or not each.num_output_tokens:
+                return None
+            if each.num_prompt_tokens + each.num_output_tokens - computed != 1:
+                return None
+        return _Decoding(
+            request_ids,
+            num_computed_tokens,
+            [each.num_prompt_tokens for each in known if each],
+            [each.num_output_tokens for each in known if each],
+        )
+
+    def _catch_up(self) -> None:
+        last, self._decoding = self._decoding, None
+        if last is not None:
+            for request_id, num_output_tokens in zip(last.request_ids, last.num_output_tokens, strict=True):
+                if request_id in self._known:
+                    self._known[request_id].num_output_tokens = num_output_tokens
+
     def record_outputs(self, number: int, step: TracedStep) -> Step:
         """What must not be lost when the rest of a step cannot be read."""
+        self._catch_up()
         tokens, finished = self._outputs(step)
         return Step(step=number, t_s=step.ended_s - self._epoch_s, tokens=tuple(tokens), finished=finished)
 
@@ -186,11 +278,29 @@ class StepRecorder:
                 other.num_rejected[row.request_id] = other.num_rejected.get(row.request_id, 0) + num_rejected
 
 
-def says_something(step: Step) -> bool:
+def says_something(step: Step | DecodeStep) -> bool:
     """False for a step in which nothing happened: vLLM takes one to tell its workers who has ended."""
+    if isinstance(step, DecodeStep):
+        return True
     kv = step.kv
     moved = isinstance(kv, BlockDelta) and (kv.allocated or kv.freed or kv.cached or kv.evicted or kv.ref_counts)
     return bool(step.scheduled or step.tokens or step.finished or step.preempted or moved)
+
+
+def _one_token_each(outputs: Any, request_ids: list[str]) -> list[int] | None:
+    """The token of each request, when each got one, in this order, and none ended or wants log probabilities."""
+    if not outputs or len(outputs) != 1:
+        return None
+    (of_client,) = outputs.values()
+    rows = of_client.outputs
+    if [row.request_id for row in rows] != request_ids:
+        return None
+    token_ids: list[int] = []
+    for row in rows:
+        if row.new_logprobs is not None or row.finish_reason is not None or len(row.new_token_ids) != 1:
+            return None
+        token_ids.append(row.new_token_ids[0])
+    return token_ids
 
 
 def _with_logprobs(output: Any, num_top: int) -> Iterable[Token]:

@@ -17,6 +17,7 @@ from typing import Any
 
 from msgspec.structs import replace
 
+from llmlab.engines.decode_step import DecodeStep
 from llmlab.engines.vllm_blocks import MAX_FULL_BLOCKS, BlockWatcher
 from llmlab.engines.vllm_fields import check_fields
 from llmlab.engines.vllm_steps import StepRecorder, TracedStep
@@ -183,6 +184,10 @@ class Tracer:
 
         Each update_from_output() gives one, even when nothing was in it.
         """
+        return [step.record() if isinstance(step, DecodeStep) else step for step in self.take_columns()]
+
+    def take_columns(self) -> list[Step | DecodeStep]:
+        """The same, with columns in place of records where that is all."""
         steps = []
         while self._ended:
             steps.append(self._record(self._ended.popleft()))
@@ -221,11 +226,13 @@ class Tracer:
             self._note_blocks(error)
             return step
 
-    def _record(self, step: TracedStep) -> Step:
+    def _record(self, step: TracedStep) -> Step | DecodeStep:
         try:
             kv = None
             if step.changes is not None and self._num_blocks is not None:
                 kv = step.changes.record(self._num_blocks)
+            if (columns := self._recorder.columns(self._num_steps, step, kv)) is not None:
+                return columns
             return self._recorder.record(self._num_steps, step, kv, (*self._ended, *self._in_flight))
         except Exception as error:
             self._note(error)

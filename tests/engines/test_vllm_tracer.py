@@ -16,6 +16,7 @@ from vllm_driver import BLOCK_SIZE, VOCAB, Driver, tiny_model
 
 from llmlab.engines.vllm_blocks import BlockWatcher
 from llmlab.engines.vllm_changes import BlockChanges
+from llmlab.engines.vllm_steps import StepRecorder
 from llmlab.engines.vllm_tracer import Tracer
 from llmlab.trace import BlockDelta, Capabilities, Header, Request, Step, Trace
 
@@ -359,13 +360,36 @@ def test_tokens_and_ends_come_when_the_blocks_cannot_be_read(model: Path, max_in
 
 def test_tokens_come_when_the_rows_cannot_be_read(model: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     run = Run(Driver(model))
-    monkeypatch.setattr(run.tracer._recorder, "_rows", lambda step: 1 / 0)
+    for name in ("_rows", "columns"):
+        monkeypatch.setattr(run.tracer._recorder, name, lambda *of_a_step: 1 / 0)
     run.add("a", range(10, 20), 6)
     run.finish()
     assert len([token for step in run.steps for token in step.tokens]) == 6 and run.alive == []
     assert run.tracer.num_errors == len(run.steps) and str(run.tracer.last_error).startswith(
         "ZeroDivisionError: division by zero"
     )
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_columns_tell_what_records_would(model: Path, kind: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    def told() -> list[Step]:
+        runs = [bad_day(model, seed, "full", **KINDS[kind]) for seed in range(6)]
+        no_times = dict(t_s=0.0, schedule_s=None, forward_s=None, update_s=None)
+        return [replace(step, **no_times) for run in runs for step in run.steps]
+
+    real, num_columns = StepRecorder.columns, 0
+
+    def counted(recorder: StepRecorder, *of_a_step: Any) -> Any:
+        nonlocal num_columns
+        found = real(recorder, *of_a_step)
+        num_columns += found is not None
+        return found
+
+    monkeypatch.setattr(StepRecorder, "columns", counted)
+    with_columns = told()
+    monkeypatch.setattr(StepRecorder, "columns", lambda *_: None)
+    assert told() == with_columns
+    assert num_columns > 20 or "drafts" in kind
 
 
 def test_level_off_gives_tokens_ends_and_times_only(model: Path) -> None:

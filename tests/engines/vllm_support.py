@@ -13,6 +13,7 @@ from safetensors.numpy import save_file
 
 from llmlab import models
 from llmlab.engines.base import EngineConfig
+from llmlab.engines.decode_step import DecodeStep
 from llmlab.engines.vllm import VllmEngine
 from llmlab.trace import BlockDelta, Header, Request, Step, Trace
 from llmlab.trace.block_state import BlockState
@@ -34,6 +35,8 @@ class FollowedEngine(VllmEngine):
 
     def step(self) -> Step:
         step = super().step()
+        if isinstance(step, DecodeStep):
+            step = step.record()
         if isinstance(step.kv, BlockDelta):
             assert (told := self._blocks.apply(step.kv)) == [], (told, step)
         return step

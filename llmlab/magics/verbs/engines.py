@@ -113,21 +113,16 @@ def unload(line: Line) -> object:
 def unloaded_card(unloaded: list[Unloaded]) -> Card:
     if not unloaded:
         return Card("No engine was loaded")
-    columns = ("unloaded", "took", "process before", "process after", "free here before", "free here after")
-    if any(one.gpu_free_after_bytes is not None for one in unloaded):
-        columns += ("GPU free before", "GPU free after")
-    return Card("", columns, tuple(_unloaded_row(one)[: len(columns)] for one in unloaded))
+    columns = ["unloaded", "took", "process before", "process after", "free here before", "free here after"]
+    if has_gpu := any(one.gpu_free_after_bytes is not None for one in unloaded):
+        columns += ["GPU free before", "GPU free after"]
+    return Card("", tuple(columns), tuple(_unloaded_row(one, has_gpu) for one in unloaded))
 
 
-def _unloaded_row(one: Unloaded) -> tuple[object, ...]:
-    sizes = (
-        one.rss_before_bytes,
-        one.rss_after_bytes,
-        one.available_before_bytes,
-        one.available_after_bytes,
-        one.gpu_free_before_bytes,
-        one.gpu_free_after_bytes,
-    )
+def _unloaded_row(one: Unloaded, has_gpu: bool) -> tuple[object, ...]:
+    sizes = [one.rss_before_bytes, one.rss_after_bytes, one.available_before_bytes, one.available_after_bytes]
+    if has_gpu:
+        sizes += [one.gpu_free_before_bytes, one.gpu_free_after_bytes]
     return (one.name, seconds_text(one.ended_in_s), *map(bytes_text, sizes))
 
 

@@ -59,7 +59,7 @@ WORKLOADS = {
     ),
     # prompts of some 1,200 tokens under a budget of 256 a step, with short questions between them
     "chunked_prefill": Workload(
-        lambda: [LONG + q if i % 3 == 0 else q for i, q in enumerate(questions(12))],
+        lambda: [f"Meeting {i}. {LONG}{q}" if i % 3 == 0 else q for i, q in enumerate(questions(12))],
         dict(seqs=12, kv_tokens=16384, step_tokens=256),
         dict(max_tokens=40),
     ),

@@ -1,0 +1,38 @@
+"""The traces that come with the repository are sound, small, and show what their data sheet says."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from llmlab.trace import Trace
+
+FOLDER = Path(__file__).resolve().parents[2] / "datasets" / "traces"
+FILES = sorted(FOLDER.glob("*.jsonl.gz"))
+
+
+def test_there_are_the_four_of_the_data_sheet():
+    assert [file.name.partition(".")[0] for file in FILES] == [
+        "burst_of_64", "chunked_prefill", "preemption", "shared_prefix",
+    ]  # fmt: skip
+
+
+@pytest.mark.parametrize("file", FILES, ids=lambda file: file.name)
+def test_a_recorded_trace_is_sound_small_and_from_a_gpu(file: Path):
+    trace = Trace.load(file)
+    assert trace.validate() == []
+    assert file.stat().st_size < 1_000_000
+    assert (trace.header.engine, trace.header.dtype) == ("vllm", "bfloat16") and "NVIDIA" in (trace.header.device or "")
+    row = f"| `{file.name}` |"
+    [line] = [line for line in (FOLDER / "README.md").read_text().splitlines() if line.startswith(row)]
+    assert line.endswith(f"| {len(trace.request_records)} | {len(trace.step_records)} |")
+
+
+def test_each_shows_what_it_was_recorded_for():
+    of = {file.name.partition(".")[0]: Trace.load(file).steps for file in FILES}
+    assert of["burst_of_64"].num_waiting.max() >= 32 and of["burst_of_64"].batch_size.max() == 32
+    assert of["shared_prefix"].num_prefix_hit_tokens.sum() == 2208  # 23 times 96
+    assert of["preemption"].num_preempted.sum() == 15 and of["preemption"].num_recompute_tokens.sum() > 0
+    chunks = of["chunked_prefill"].num_prefill_tokens
+    assert chunks[chunks > 0].to_list() == [256] * 6 + [100]

@@ -69,9 +69,9 @@ $(VENV)/.uv:
 	touch $@
 
 $(VENV)/.lab: $(VENV)/.uv pyproject.toml $(wildcard scripts/*.py)
-	$(BIN)/python scripts/setup_env.py lab $(ENGINES)
+	$(BIN)/python scripts/setup_env.py lab views $(ENGINES)
 	touch $@
 
 $(VENV)/.dev: $(VENV)/.uv pyproject.toml $(wildcard scripts/*.py)
-	$(BIN)/python scripts/setup_env.py lab $(ENGINES) torch dev
+	$(BIN)/python scripts/setup_env.py lab views $(ENGINES) torch dev
 	touch $@

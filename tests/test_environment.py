@@ -23,7 +23,7 @@ def bounds(requirements: list[str]) -> dict[str, str]:
 
 CONDA = bounds(yaml.safe_load((ROOT / "environment.yml").read_text())["dependencies"])
 EXTRAS = PROJECT["optional-dependencies"]
-PIP = bounds([*PROJECT["dependencies"], *EXTRAS["lab"], *EXTRAS["llamacpp"]])
+PIP = bounds([*PROJECT["dependencies"], *EXTRAS["lab"], *EXTRAS["views"], *EXTRAS["llamacpp"]])
 
 
 def test_both_files_ask_for_the_same_python():
@@ -35,8 +35,8 @@ def test_a_package_of_environment_yml_has_the_bound_of_pyproject(name: str):
     assert CONDA[name] == PIP.get(name)
 
 
-def test_environment_yml_holds_all_that_importing_llmlab_and_opening_a_notebook_need():
-    needed = bounds([*PROJECT["dependencies"], *EXTRAS["lab"]])
+def test_environment_yml_holds_all_that_importing_llmlab_opening_a_notebook_and_its_pictures_need():
+    needed = bounds([*PROJECT["dependencies"], *EXTRAS["lab"], *EXTRAS["views"]])
     assert needed.keys() <= CONDA.keys()
 
 

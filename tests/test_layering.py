@@ -23,7 +23,7 @@ MODULES = sorted(PACKAGE.rglob("*.py"))
 ORDER = "errors cards trace metrics models scheduling engines parity compare bench views labs doctor magics cli".split()
 # third-party package -> the only files that may import it
 ONLY_IN = {
-    "IPython": ["magics/*"],
+    "IPython": ["magics/*", "views/display.py"],
     "anywidget": ["views/*"],
     "ipywidgets": ["views/*"],
     "plotly": ["views/*"],

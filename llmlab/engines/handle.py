@@ -14,10 +14,11 @@ from llmlab.engines import messages as wire
 from llmlab.engines.base import EngineConfig, Floats
 from llmlab.engines.connection import Connection
 from llmlab.engines.prompts import PromptLike, PromptMaker, entry_of
+from llmlab.engines.recorder import News
 from llmlab.engines.result import Result
 from llmlab.engines.run import Run, Stream
 from llmlab.engines.unloaded import Unloaded, rss_bytes
-from llmlab.trace import Capabilities, Header, Request, Step, Trace
+from llmlab.trace import Capabilities, Header, Step, Trace
 
 if TYPE_CHECKING:  # it brings numpy along
     from llmlab.models.tokenizer_files import ChatFormat
@@ -191,18 +192,17 @@ class EngineHandle:
         end = run.end_step if run.done and not run.died else None
         return self._connection.recorder.slice(first, max(first, end) if end is not None else None, run.request_ids)
 
-    def opening_of(self, run: Run) -> Header:
-        """The header of a run's trace, with the KV cache before its first step; before that step, as it is now."""
+    def opening_of(self, run: Run) -> tuple[Trace, int]:
+        """Run.opening() of one of its runs."""
         recorder = self._connection.recorder
-        first = recorder.num_steps if run.first_step is None else run.first_step
-        return recorder.slice(first, first).header
+        return recorder.opening(recorder.num_steps if run.first_step is None else run.first_step, run.request_ids)
 
-    def steps_of(self, run: Run, number: int) -> tuple[list[Request], list[Step]]:
+    def news_of(self, run: Run, number: int) -> News:
         """Run.steps_since() of one of its runs."""
         if run.first_step is None:
-            return [], []
+            return News([], [], number)
         end = run.end_step if run.done and not run.died else None
-        return self._connection.recorder.since(run.first_step + number, end, run.request_ids)
+        return self._connection.recorder.since(number, end, run.request_ids)
 
     # ---- driving by hand
 

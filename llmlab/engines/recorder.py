@@ -10,7 +10,7 @@ from __future__ import annotations
 import threading
 from collections import deque
 from collections.abc import Collection, Iterable, Sequence
-from typing import Literal
+from typing import Literal, NamedTuple
 
 import msgspec
 
@@ -26,6 +26,14 @@ MAX_SNAPSHOTS = 32
 NUM_DECODED = 32
 # Folding costs more per call than per step.
 FOLD_SHARE = 8
+
+
+class News(NamedTuple):
+    """What follows a step: to ask for what comes after it, give `next_step`, the number of a step to come."""
+
+    requests: list[Request]
+    steps: list[Step]
+    next_step: int
 
 
 class Recorder:
@@ -102,7 +110,7 @@ class Recorder:
         header = msgspec.structs.replace(self.header, kv_at_start=kv_at_start)
         return Trace(header, tuple(present), steps, incidents)
 
-    def since(self, first: int, end: int | None = None, own: Collection[str] = ()) -> tuple[list[Request], list[Step]]:
+    def since(self, first: int, end: int | None = None, own: Collection[str] = ()) -> News:
         """The steps first..end-1 that are still here, and, by arrival, the requests they schedule and those of `own`.
 
         For who follows the engine step by step: unlike slice() it does not look at the KV cache.
@@ -114,10 +122,16 @@ class Recorder:
             encoded = self._steps[first - self._first : max(0, min(end, decoded_from) - self._first)]
             newest = list(self._decoded)[max(0, first - decoded_from) : max(0, end - decoded_from)]
         steps = [*map(decode_step, encoded), *newest]
-        ids = _alive_ids(steps) | set(own)
         with self._lock:
-            requests = [self._requests[request_id] for request_id in ids if request_id in self._requests]
-        return sorted(requests, key=lambda r: r.arrival_s), steps
+            ids = dict.fromkeys([*own, *sorted(_alive_ids(steps))])  # in the order of `own` when they came at once
+            requests = [self._requests[i] for i in ids if i in self._requests]
+        return News(sorted(requests, key=lambda r: r.arrival_s), steps, end)
+
+    def opening(self, first: int, own: Collection[str] = ()) -> tuple[Trace, int]:
+        """slice() of no steps yet, and the number of the first to come: `first`, or the oldest that is still here."""
+        with self._lock:
+            first = max(first, self._first)
+        return self.slice(first, first, own), first
 
     def _incidents(
         self, steps: tuple[Step, ...], present: list[Request], open_ids: set[str], *, died: bool

@@ -16,9 +16,10 @@ from typing import TYPE_CHECKING, Any
 
 from llmlab.engines.bell import Bell
 from llmlab.engines.entry import Entry
+from llmlab.engines.recorder import News
 from llmlab.engines.result import Result, TokenEvent
 from llmlab.errors import EngineDied, LlmlabError, RequestError
-from llmlab.trace import FinishReason, Header, Request, Step, Token, Trace
+from llmlab.trace import FinishReason, Header, Request, Token, Trace
 
 if TYPE_CHECKING:
     from llmlab.engines.handle import EngineHandle
@@ -29,7 +30,7 @@ POLL_S = 0.02
 class Run:
     """Requests that were sent together. Iterate for their tokens as they come, wait() for the results.
 
-    `abort` tells the engine to stop, and says how many seconds it may take to confirm. `engine`: the handle that sent it.
+    `abort` tells the engine to stop, and says how many seconds it may take to confirm. `engine`: the handle it is from.
     """
 
     def __init__(
@@ -55,6 +56,8 @@ class Run:
         self._bell = Bell()  # rings after each step
         self._end_bell = Bell()  # rings when all has ended: who waits for that need not wake for every token
         self._trace: Trace | None = None
+        # Set by views: what they share.
+        self.follower: object = None
         # Set by the connection: numbers of steps between which this run happened.
         self.first_step: int | None = None
         self.end_step: int | None = None
@@ -93,12 +96,13 @@ class Run:
             self._trace = self._cut_trace(self)
         return self._trace
 
-    def steps_since(self, number: int) -> tuple[list[Request], list[Step]]:
-        """Steps from `number` on, counted from this run's first one, and the requests they name; for who follows it.
+    def opening(self) -> tuple[Trace, int]:
+        """The trace before its first step, with the KV cache as it is then; and the number of the step that is next."""
+        return self.engine.opening_of(self) if self.engine is not None else (Trace(self._header), 0)
 
-        Nothing of it is rebuilt as in `trace`. Steps that the memory has no room for any more are left out.
-        """
-        return self.engine.steps_of(self, number) if self.engine is not None else ([], [])
+    def steps_since(self, number: int) -> News:
+        """What came from step `number` on, for who follows it; nothing is rebuilt as it is for `trace`."""
+        return self.engine.news_of(self, number) if self.engine is not None else News([], [], number)
 
     @property
     def view(self) -> Any:

@@ -52,6 +52,7 @@ _ASK = (
     *_COMMON,
 )
 _NAME = Argument("NAME", "the name of a loaded engine (`%llm ps`)", required=False, live="handle")
+_RUN = Argument("RUN", "a variable that holds a run, a trace or a result", required=False, live="variable")
 
 PROMPT = Verb(
     "", "Ask the current engine; anything that is not a verb is a prompt.", "asking:ask",
@@ -124,6 +125,18 @@ _TABLE = (
         (Argument("RUN", "a variable that holds a run", required=False, live="variable"),), _COMMON,
         title="%llm mem [RUN]",
     ),
+    Verb(
+        "kv", "Who holds the KV cache, step by step: of a RUN, or of the last one.", "views:kv",
+        (_RUN,), _COMMON, title="%llm kv [RUN]",
+    ),
+    Verb(
+        "timeline", "What each request did in each step: prefill, decode, wait.", "views:timeline",
+        (_RUN,), _COMMON, title="%llm timeline [RUN]",
+    ),
+    Verb(
+        "tokens", "How TEXT is cut into tokens; of a result in a variable, how likely each was.", "views:tokens",
+        options=_COMMON, free_text=True, title="%llm tokens TEXT",
+    ),
     Verb("pause", "Hold the engine after its current step.", "driving:pause", options=_COMMON, title="%llm pause"),
     Verb(
         "step", "Let a paused engine take N steps (1).", "driving:step",
@@ -161,6 +174,15 @@ _TABLE = (
             *_COMMON,
         ),
         title="%llm trace replay FILE",
+    ),
+    Verb(
+        "trace export", "Write what the engine did for another viewer: perfetto = ui.perfetto.dev, chrome://tracing.",
+        "traces:export",
+        (
+            Argument("FORMAT", "perfetto", choices=("perfetto",)),
+            Argument("FILE", "where to write (.json, .json.gz)", live="file"),
+        ),
+        _COMMON, title="%llm trace export perfetto FILE",
     ),
     Verb(
         "help", "This table, or the flags of one verb.", "status:help",

@@ -34,27 +34,31 @@ class LLMLab(Defaults):
     @line_cell_magic
     def llm(self, line: str, cell: str | None = None, local_ns: Mapping[str, Any] | None = None) -> object:
         """
-        %llm                    Engines, memory, defaults, and what to type next.
-        %llm PROMPT             Ask the current engine; anything that is not a verb is a prompt.
-        %%llm [NAME]            Ask the engine NAME, or the current one; the prompt is the cell below.
-        %llm load MODEL         Load MODEL in an engine, in a process of its own.
-        %llm ps                 The loaded engines.
-        %llm use NAME           Make NAME the engine that answers.
-        %llm unload [NAME]      End an engine and give its memory back.
-        %llm logs [NAME]        What the engine itself printed.
-        %llm models             The models known by name, and which forms of them are made.
-        %llm doctor             What this machine can run, and what to type for the rest.
-        %%llm batch [NAME]      Many prompts at once, one a line (`---` between longer ones).
-        %llm mem [RUN]          Memory of the engine: its process, weights, KV cache; or KV use of a RUN.
-        %llm pause              Hold the engine after its current step.
-        %llm step [N]           Let a paused engine take N steps (1).
-        %llm resume             Let the engine run freely again.
-        %llm slow SECONDS       Slow motion: SECONDS between steps; 0 = full speed.
-        %llm parity [A] [B]     Whether two engines compute the same: tokens, settings, logits, answers.
-        %llm trace save FILE    Write what the engine did to FILE (.jsonl, .jsonl.gz).
-        %llm trace load FILE    Read a trace; it is the value of the line.
-        %llm trace replay FILE  Play a recorded trace again, as it was.
-        %llm help [VERB]        This table, or the flags of one verb.
+        %llm                             Engines, memory, defaults, and what to type next.
+        %llm PROMPT                      Ask the current engine; anything that is not a verb is a prompt.
+        %%llm [NAME]                     Ask the engine NAME, or the current one; the prompt is the cell below.
+        %llm load MODEL                  Load MODEL in an engine, in a process of its own.
+        %llm ps                          The loaded engines.
+        %llm use NAME                    Make NAME the engine that answers.
+        %llm unload [NAME]               End an engine and give its memory back.
+        %llm logs [NAME]                 What the engine itself printed.
+        %llm models                      The models known by name, and which forms of them are made.
+        %llm doctor                      What this machine can run, and what to type for the rest.
+        %%llm batch [NAME]               Many prompts at once, one a line (`---` between longer ones).
+        %llm mem [RUN]                   Memory of the engine: its process, weights, KV cache; or KV use of a RUN.
+        %llm kv [RUN]                    Who holds the KV cache, step by step: of a RUN, or of the last one.
+        %llm timeline [RUN]              What each request did in each step: prefill, decode, wait.
+        %llm tokens TEXT                 How TEXT is cut into tokens; of a result in a variable, how likely each was.
+        %llm pause                       Hold the engine after its current step.
+        %llm step [N]                    Let a paused engine take N steps (1).
+        %llm resume                      Let the engine run freely again.
+        %llm slow SECONDS                Slow motion: SECONDS between steps; 0 = full speed.
+        %llm parity [A] [B]              Whether two engines compute the same: tokens, settings, logits, answers.
+        %llm trace save FILE             Write what the engine did to FILE (.jsonl, .jsonl.gz).
+        %llm trace load FILE             Read a trace; it is the value of the line.
+        %llm trace replay FILE           Play a recorded trace again, as it was.
+        %llm trace export perfetto FILE  Write what the engine did for another viewer: perfetto = ui.perfetto.dev, chrome://tracing.
+        %llm help [VERB]                 This table, or the flags of one verb.
 
         `%llm help VERB` or `--help` lists the flags; `%llm -- text` sends any text as a prompt.
         """

@@ -10,7 +10,7 @@ from collections.abc import Iterable
 from typing import Any
 
 from llmlab.magics import grammar
-from llmlab.magics.options import Option, Verb
+from llmlab.magics.options import Argument, Option, Verb
 from llmlab.magics.parsing import words
 
 
@@ -56,7 +56,7 @@ def _offers(verb: Verb, typed: list[str], fragment: str, namespace: dict[str, An
         return [name for option in verb.options for name in option.names if name.startswith("--") or len(fragment) < 2]
     position = _num_plain(verb, typed)
     if position < len(verb.arguments):
-        return live_names(verb.arguments[position].live, namespace)
+        return _values(verb.arguments[position], namespace)
     return None if verb.free_text else []
 
 
@@ -71,7 +71,7 @@ def _num_plain(verb: Verb, typed: list[str]) -> int:
     return count
 
 
-def _values(option: Option, namespace: dict[str, Any]) -> list[str] | None:
+def _values(option: Option | Argument, namespace: dict[str, Any]) -> list[str] | None:
     return list(option.choices) if option.choices else live_names(option.live, namespace)
 
 

@@ -44,6 +44,7 @@ class Argument:
     help: str
     required: bool = True
     convert: Callable[[str], Any] = str
+    choices: tuple[str, ...] = ()
     live: str = ""
 
 

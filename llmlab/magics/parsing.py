@@ -125,9 +125,9 @@ def _take(
 
 def _convert(verb: Verb, option: Option | Argument, text: str) -> Any:
     name = option.names[0] if isinstance(option, Option) else option.name
-    choices = option.choices if isinstance(option, Option) else ()
-    if choices and text not in choices:
-        raise UsageError(f"{name} takes {', '.join(choices)}, and got {text!r}.{did_you_mean(text, choices)}")
+    if option.choices and text not in option.choices:
+        known = ", ".join(option.choices)
+        raise UsageError(f"{name} takes {known}, and got {text!r}.{did_you_mean(text, option.choices)}")
     try:
         return option.convert(text)
     except ValueError as error:

@@ -5,11 +5,13 @@ Names and definitions are those of `vllm bench serve`, so figures may be put bes
 """
 
 from llmlab.metrics.memory import (
+    PrefixLookup,
     Waste,
     batch_size,
     kv_use,
     num_preemptions,
     prefix_hit_rate,
+    prefix_lookups,
     recomputed_tokens,
     waste,
 )
@@ -23,6 +25,7 @@ from llmlab.metrics.throughput import (
 from llmlab.trace.times import RequestTimes, e2e_s, itl_s, queue_s, request_times, tpot_s, ttft_s
 
 __all__ = [
+    "PrefixLookup",
     "RequestTimes",
     "Waste",
     "batch_size",
@@ -33,6 +36,7 @@ __all__ = [
     "num_preemptions",
     "percentile",
     "prefix_hit_rate",
+    "prefix_lookups",
     "queue_s",
     "recomputed_tokens",
     "request_throughput_rps",

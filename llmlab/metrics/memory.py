@@ -43,19 +43,39 @@ def prefix_hit_rate(trace: Trace) -> float | None:
 
     Source: vllm/v1/metrics/stats.py PrefixCacheStats (hits / queries, in tokens; preempted requests apart).
     """
+    lookups = prefix_lookups(trace)
+    num_asked = sum(lookup.num_asked for lookup in lookups)
+    return sum(lookup.num_found for lookup in lookups) / num_asked if num_asked else None
+
+
+@dataclass(frozen=True, slots=True)
+class PrefixLookup:
+    """What a request asked of the prefix cache at its first admission, and what was there; in tokens."""
+
+    request_id: str
+    num_asked: int
+    num_found: int
+
+
+def prefix_lookups(trace: Trace) -> tuple[PrefixLookup, ...]:
+    """One for each request that was admitted, in order of admission; empty for an engine without a prefix cache.
+
+    >>> from llmlab.trace.example import two_requests
+    >>> [(lookup.request_id, lookup.num_found) for lookup in prefix_lookups(two_requests())]
+    [('a', 0), ('b', 4)]
+    """
     if not trace.header.capabilities.prefix_caching:
-        return None
-    num_hit = num_asked = 0
+        return ()
+    lookups = []
     seen: set[str] = set()
     for step in trace.step_records:
         for row in step.scheduled:
             num_found = step.prefix_hits.get(row.request_id, 0)
             # Else it ran already when the trace begins.
             if row.request_id not in seen and row.num_computed_tokens == num_found and not row.num_output_tokens:
-                num_hit += num_found
-                num_asked += row.num_prompt_tokens
+                lookups.append(PrefixLookup(row.request_id, row.num_prompt_tokens, num_found))
             seen.add(row.request_id)
-    return num_hit / num_asked if num_asked else None
+    return tuple(lookups)
 
 
 def num_preemptions(trace: Trace) -> int | None:

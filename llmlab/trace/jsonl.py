@@ -15,16 +15,16 @@ import math
 import os
 import secrets
 import zlib
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
-from typing import BinaryIO
+from typing import BinaryIO, cast
 
 from llmlab.errors import TraceError
 from llmlab.trace import lines
 from llmlab.trace.lines import Line
 from llmlab.trace.records import Header
 
-__all__ = ["Line", "read", "write"]
+__all__ = ["Line", "read", "write", "write_whole"]
 
 MAX_LINE_BYTES = 16 * 2**20
 # Deflate can expand a thousandfold; traces of real runs compress 5 to 30 times.
@@ -62,15 +62,23 @@ def write(path: Path, records: Iterable[Line]) -> Path:
 
     Raises: TraceError when it cannot be written, or a record cannot be read back.
     """
+    return write_whole(path, lambda file: _write_lines(file, records))
+
+
+def write_whole(path: Path, write_into: Callable[[BinaryIO], None]) -> Path:
+    """Let `write_into` fill a file (gzip by the suffix .gz), which takes the place of `path` once it is whole.
+
+    Raises: TraceError when it cannot be written.
+    """
     target = Path(os.path.realpath(path))  # a link keeps pointing there
     temporary = target.with_name(f".llmlab-{secrets.token_hex(4)}.tmp")
     try:
         with open(temporary, "xb") as file:
             if _is_gzip(path):
                 with gzip.GzipFile(filename="", mode="wb", compresslevel=6, fileobj=file, mtime=0) as packed:
-                    _write_lines(packed, records)
+                    write_into(cast(BinaryIO, packed))
             else:
-                _write_lines(file, records)
+                write_into(file)
             file.flush()
             os.fsync(file.fileno())
         os.replace(temporary, target)
@@ -87,7 +95,7 @@ def _is_gzip(path: Path) -> bool:
     return path.suffix.lower() == ".gz"
 
 
-def _write_lines(file: BinaryIO | gzip.GzipFile, records: Iterable[Line]) -> None:
+def _write_lines(file: BinaryIO, records: Iterable[Line]) -> None:
     for number, record in enumerate(records, start=1):
         try:
             file.write(_checked_line(record) + b"\n")

@@ -76,6 +76,15 @@ class Trace:
         parts: tuple[Iterable[jsonl.Line], ...] = (self.request_records, self.step_records, self.incidents)
         return [self.header, *heapq.merge(*parts, key=_time_s)]
 
+    def to_perfetto(self, path: str | Path) -> Path:
+        """Write the trace as a file for ui.perfetto.dev or chrome://tracing: see perfetto.write.
+
+        Raises: TraceError when it cannot be written.
+        """
+        from llmlab.trace import perfetto
+
+        return perfetto.write(self, path)
+
     def validate(self) -> list[validation.Violation]:
         """Every broken invariant as (step, rule, sentence); an empty list is a sound trace."""
         return validation.validate(self)

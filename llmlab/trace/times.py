@@ -5,6 +5,7 @@ Names and definitions are vLLM's. What was not measured is None, never 0. This f
 
 from __future__ import annotations
 
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, NamedTuple
 
@@ -105,13 +106,28 @@ class _FirstShare(NamedTuple):
     def of(cls, row: ScheduledRequest, step: Step) -> _FirstShare:
         num_hit = step.prefix_hits.get(row.request_id, 0)
         is_admission = row.num_computed_tokens == num_hit and not row.num_output_tokens
-        return cls(row.num_prompt_tokens, row.num_output_tokens, _start_s(step) if is_admission else None)
+        return cls(row.num_prompt_tokens, row.num_output_tokens, start_s(step) if is_admission else None)
 
 
-def _start_s(step: Step) -> float | None:
+def start_s(step: Step) -> float | None:
+    """When the scheduling of a step began, in seconds; None when the step carries no durations."""
     if step.schedule_s is None or step.forward_s is None or step.update_s is None:
         return None
     return step.t_s - step.schedule_s - step.forward_s - step.update_s
+
+
+def nobody_left(steps: Iterable[Step]) -> Iterator[bool]:
+    """For each step: whether all requests have ended with it, so that the engine idles until the next.
+
+    >>> from llmlab.trace.example import two_requests
+    >>> list(nobody_left(two_requests().step_records))
+    [False, False, True]
+    """
+    open_ids: set[str] = set()
+    for step in steps:
+        open_ids.update(row.request_id for row in step.scheduled)
+        open_ids.difference_update(step.finished)
+        yield not open_ids and not step.num_waiting
 
 
 def ttft_s(times: RequestTimes) -> float | None:

@@ -138,8 +138,13 @@ class Notebook:
 
     def start_cell(self, index: int) -> None:
         """Run one cell, without waiting for it."""
-        self.page.evaluate("i => { jupyterapp.shell.currentWidget.content.activeCellIndex = i }", index)
+        self._activate(index)
         self._command("notebook:run-cell", wait=False)
+
+    def run_cell(self, index: int) -> None:
+        """Run one cell, and wait until it is done."""
+        self._activate(index)
+        self._command("notebook:run-cell")
 
     def interrupt(self) -> None:
         """The square in the toolbar."""
@@ -157,6 +162,9 @@ class Notebook:
         """The notebook file, as JupyterLab saves it now."""
         self._command("docmanager:save")
         return nbformat.read(self._server.root / self._name, as_version=4)
+
+    def _activate(self, index: int) -> None:
+        self.page.evaluate("i => { jupyterapp.shell.currentWidget.content.activeCellIndex = i }", index)
 
     def _command(self, name: str, wait: bool = True) -> None:
         if wait:

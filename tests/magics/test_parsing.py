@@ -96,7 +96,7 @@ def test_a_value_that_looks_like_a_flag_after_expansion_stays_a_value():
         ("unlod", "Did you mean `%llm unload`? To send it as a prompt: `%llm -- unlod`"),
         ("Models", "Did you mean `%llm models`?"),
         ("laod smol -e llamacpp", "Did you mean `%llm load`?"),
-        ("trace", "%llm trace needs save, load, replay."),
+        ("trace", "%llm trace needs save, load, replay, export."),
         ("trace the origin of Rome", "`%llm -- trace the origin of Rome`"),
     ],
 )

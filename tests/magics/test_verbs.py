@@ -98,7 +98,7 @@ def test_logs_models_and_doctor_print_what_the_library_knows(
 def test_without_an_engine_the_status_says_what_to_type(shell: InteractiveShell, capsys: Captured):
     llm(shell, "")
     assert "%llm load smollm2-135m" in capsys.readouterr().out
-    for line in ("mem", "pause", "step", "slow 1", "trace save x"):
+    for line in ("mem", "pause", "step", "slow 1", "trace save x", "trace export perfetto x"):
         with pytest.raises(UsageError, match=r"No engine is loaded\. Type `%llm load"):
             llm(shell, line)
 
@@ -270,6 +270,24 @@ def test_a_trace_is_played_again_and_leaves_the_engines_as_they_were(
     )
 
 
+def test_a_trace_is_exported_for_perfetto(
+    shell: InteractiveShell, fake: EngineHandle, tmp_path: Path, capsys: Captured
+):
+    llm(shell, "-q -n 3 Hi")
+    capsys.readouterr()
+    path = llm(shell, f"trace export perfetto {tmp_path}/run.json")
+    assert path == tmp_path / "run.json"
+    assert "ui.perfetto.dev" in capsys.readouterr().out
+    assert {"prefill", "decode"} <= {e["name"].split()[0] for e in json.loads(path.read_text())["traceEvents"]}
+    llm(shell, f"trace export perfetto {path} --show-code")
+    assert capsys.readouterr().out == f"import llmlab\nllmlab.current().trace.to_perfetto({str(path)!r})\n"
+
+
+def test_only_formats_that_are_known_are_exported(shell: InteractiveShell, fake: EngineHandle):
+    with pytest.raises(UsageError, match=r"FORMAT takes perfetto, and got 'perfeto'\. Did you mean perfetto\?"):
+        llm(shell, "trace export perfeto run.json")
+
+
 def test_a_broken_trace_is_named_with_its_line(shell: InteractiveShell, tmp_path: Path):
     (tmp_path / "x.jsonl").write_text('{"schema": "llmlab.trace/1", "engine": "x"}\nnonsense\n')
     with pytest.raises(TraceError, match="line 2"):
@@ -296,6 +314,7 @@ def test_help_lists_everything_or_one_verb(shell: InteractiveShell, capsys: Capt
     [
         "", "ps", "use fake", "logs -n 3", "models", "doctor", "mem", "pause", "step 2", "resume", "slow 0",
         "help load", "unload", "unload fake", "unload --all", "trace save out.jsonl", "mem run",
+        "trace export perfetto out.json",
         "batch --var prompts -n 2 -o runs",
         "load letters -e fake_engine:FakeEngine --as third --opt num_cells=64",
     ],

@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 
+import llmlab
 from llmlab.trace import Trace
 
 FOLDER = Path(__file__).resolve().parents[2] / "datasets" / "traces"
@@ -16,6 +17,14 @@ def test_there_are_the_four_of_the_data_sheet():
     assert [file.name.partition(".")[0] for file in FILES] == [
         "burst_of_64", "chunked_prefill", "preemption", "shared_prefix",
     ]  # fmt: skip
+
+
+def test_they_are_found_by_name_and_another_name_says_which_there_are():
+    assert llmlab.recorded("burst_of_64") == Trace.load(FOLDER / "burst_of_64.jsonl.gz")
+    with pytest.raises(
+        llmlab.TraceError, match=r"Unknown recorded trace 'burst'.*preemption.*Did you mean 'burst_of_64'"
+    ):
+        llmlab.recorded("burst")
 
 
 @pytest.mark.parametrize("file", FILES, ids=lambda file: file.name)

@@ -1,4 +1,4 @@
-"""%llm trace save, load, replay: the record of what an engine did, in a file and back."""
+"""%llm trace save, load, replay, export: the record of what an engine did, in a file and back."""
 
 from __future__ import annotations
 
@@ -42,6 +42,13 @@ def replay(line: Line) -> object:
 
     wanted = {"engine": "replay", "name": name, "options": options}
     return line.shown(line.call("llmlab.load({}).replay()", load_and_play, args.file, **wanted))
+
+
+def export(line: Line) -> object:
+    """The path that was written is the value. Perfetto is the only format so far."""
+    path = line.call("llmlab.current().trace.to_perfetto", current().trace.to_perfetto, line.args.file)
+    print(f"{path}: {path.stat().st_size / 1000:.0f} kB. Open it in ui.perfetto.dev or in chrome://tracing.")
+    return line.shown(path)
 
 
 def _forget(handle: EngineHandle, before: EngineHandle | None) -> None:

@@ -1,0 +1,144 @@
+"""The numbers beside a picture of paged KV: blocks held, shared, cached, free; slots written, wasted, reserved.
+
+This file must not know cells: figures_cells.py is its twin.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+from llmlab.trace import BlockDelta, Header, KvDelta, Step
+from llmlab.views.figures_base import Figures, KvFigures
+
+_NAMES = ("held", "shared", "cached", "free", "tokens", "waste", "saved", "reserved", "total_slots")
+
+
+class BlockFigures(KvFigures):
+    """A paged cache. Slots are places for one token; a block that several requests hold counts once."""
+
+    def __init__(self, header: Header) -> None:
+        super().__init__(header)
+        self._block_size = header.block_size
+        self._tables: dict[str, list[int]] = {}  # request id -> blocks, in logical order
+        self._ref_counts: dict[int, int] = {}  # block -> tables that hold it, held blocks only
+        self._num_entries = 0  # of all tables
+        self._num_shared = 0
+        self._cached: set[int] = set()
+        self._num_cached_held = 0
+        # Shared blocks that some holder has not filled. Blocks with a hash are full, so vLLM has none.
+        self._unfilled: set[int] = set()
+        # Holders when the trace begins: only their first share tells how many tokens they have.
+        self._unknown: set[str] = set()
+        # Layers that keep KV in different ways: a table does not tell which tokens its blocks hold.
+        self._has_groups = False
+
+    def start(self, delta: KvDelta) -> None:
+        self._unknown = set(delta.receivers)
+        self._running = set(delta.receivers)
+        self._reserve()
+        self._change(delta)
+
+    def held_by(self, request_id: str) -> int:
+        return len(self._tables.get(request_id, ()))
+
+    def _schedule(self, step: Step) -> None:
+        super()._schedule(step)
+        if self._unknown:
+            self._unknown.difference_update(row.request_id for row in step.scheduled)
+
+    def _end(self, request_id: str) -> None:
+        if request_id not in self._tables:  # else its tokens count as long as it holds their blocks
+            self._forget(request_id)
+
+    def _change(self, delta: KvDelta) -> None:
+        if not isinstance(delta, BlockDelta):
+            return
+        for request_id, blocks in delta.freed.items():
+            self._free(request_id, blocks)
+        for block in delta.evicted:
+            self._num_cached_held -= block in self._cached and block in self._ref_counts
+            self._cached.discard(block)
+        shared: list[tuple[int, str, int]] = []
+        for request_id, blocks in delta.allocated.items():
+            shared += self._allocate(request_id, blocks)
+        for block in delta.cached:
+            self._num_cached_held += block not in self._cached and block in self._ref_counts
+            self._cached.add(block)
+        self._has_groups = self._has_groups or bool(delta.groups)
+        for block, request_id, logical in shared:
+            if block not in self._cached or self._fill(request_id, logical) < (self._block_size or 0):
+                self._unfilled.add(block)
+        for request_id in delta.freed:
+            if request_id not in self._running and request_id not in self._tables:
+                self._forget(request_id)
+
+    def _free(self, request_id: str, blocks: Iterable[int]) -> None:
+        gone, kept = set(blocks), []
+        for block in self._tables.pop(request_id, ()):
+            if block not in gone:
+                kept.append(block)
+                continue
+            self._num_entries -= 1
+            left = self._ref_counts[block] - 1
+            self._num_shared -= left == 1
+            if left:
+                self._ref_counts[block] = left
+            else:
+                del self._ref_counts[block]
+                self._num_cached_held -= block in self._cached
+        if kept:
+            self._tables[request_id] = kept
+        else:
+            self._unknown.discard(request_id)
+
+    def _allocate(self, request_id: str, blocks: Iterable[int]) -> Iterable[tuple[int, str, int]]:
+        """Yields the blocks that others hold too, with the place in this table."""
+        table = self._tables.setdefault(request_id, [])
+        for block in blocks:
+            before = self._ref_counts.get(block, 0)
+            self._ref_counts[block] = before + 1
+            self._num_entries += 1
+            self._num_shared += before == 1
+            if before:
+                yield block, request_id, len(table)
+            else:
+                self._num_cached_held += block in self._cached
+            table.append(block)
+
+    def _fill(self, request_id: str, logical: int) -> int:
+        """Tokens that a request has in a block of its table."""
+        size = self._block_size or 0
+        return max(0, min(size, self.tokens.get(request_id, 0) - logical * size))
+
+    def _of(self, delta: KvDelta | None) -> Figures:
+        if not isinstance(delta, BlockDelta):
+            return dict.fromkeys(_NAMES)
+        num_held, size = len(self._ref_counts), self._block_size
+        num_cached = len(self._cached) - self._num_cached_held
+        tokens = self._written(num_held)
+        return {
+            "held": num_held,
+            "shared": self._num_shared,
+            "cached": num_cached,
+            "free": delta.num_blocks - num_held - num_cached,
+            "tokens": tokens,
+            "waste": None if tokens is None or not num_held else round(1 - tokens / (num_held * (size or 1)), 4),
+            "saved": self._num_entries - num_held,
+            "reserved": self._reserved,
+            "total_slots": delta.num_blocks * size if size else None,
+        }
+
+    def _written(self, num_held: int) -> int | None:
+        """Slots in held blocks that hold a token."""
+        size = self._block_size
+        if not size or self._unknown or self._has_groups:
+            return None
+        # As if each shared block were full for each holder: all but one of them share that many tokens.
+        written = self._num_tokens - size * (self._num_entries - num_held)
+        for block in list(self._unfilled):
+            fills = [self._fill(r, table.index(block)) for r, table in self._tables.items() if block in table]
+            if len(fills) < 2 or min(fills) == size:
+                self._unfilled.discard(block)
+            else:
+                written += size * (len(fills) - 1) - (sum(fills) - max(fills))
+        return min(written, num_held * size)

@@ -1,0 +1,249 @@
+"""Live: the story of a run while it grows, for all its views. One thread takes the steps and sends them, 20 times a
+second.
+
+Messages: {"t": "s", "from": n, "requests": [[index, request], ...], "steps": [...]} with what is new, steps from the
+n-th of the run on; and once a second {"t": "k"}, from which a view that came late can begin at once: "head" with the KV
+cache before its first step, all requests, the steps since. Who lacks the history asks for it.
+
+This file must not know widgets or notebooks.
+"""
+
+from __future__ import annotations
+
+import json
+import threading
+import time
+import uuid
+from contextlib import suppress
+from typing import Any, Protocol
+
+from llmlab.engines.run import Run
+from llmlab.errors import LlmlabError
+from llmlab.trace import Request
+from llmlab.views.kv_now import empty_kv
+from llmlab.views.narration import died, paused
+from llmlab.views.story import Story
+
+PERIOD_S = 0.05
+KEY_S = 1.0
+# Of a large cache a key message is large: it is sent less often, so that this many bytes a second are enough.
+KEY_BYTES_PER_S = 100_000
+MAX_PIECES = 50_000  # tokens of prompts whose texts are asked for
+Message = dict[str, Any]
+
+
+class Screen(Protocol):
+    """One view that shows the run."""
+
+    def send(self, message: Message) -> None: ...
+
+    def tell(self, state: str, note: list[Any], is_awaited: bool) -> None:
+        """How the run is: "running", "paused", "stopping" or "ended"; called again only when it changed."""
+
+    def freeze(self) -> None:
+        """The run has ended: nothing will follow."""
+
+
+class Live:
+    """One for each run, made by live_of(). Every method may be called in any thread."""
+
+    def __init__(self, run: Run) -> None:
+        self.run, self.id = run, uuid.uuid4().hex
+        self.story: Story | None = None
+        self._lock = threading.RLock()
+        self._screens: list[Screen] = []
+        self._needs: list[tuple[Screen, int]] = []
+        self._thread: threading.Thread | None = None
+        self._next_step = 0  # as the engine counts
+        self._sent = 0  # steps of the story
+        self._changed: set[int] = set()  # requests that are not sent yet
+        self._key_head: Message = {}  # with the KV cache before step _key_from of the story
+        self._key_from = 0
+        self._next_key_s = 0.0
+        self._told: tuple[Any, ...] = ()
+        self._is_stopping = False
+
+    # ---- for views
+
+    def attach(self, screen: Screen) -> None:
+        """Send it what comes from now on. The thread runs while there are screens and the run goes on."""
+        with self._lock:
+            if screen not in self._screens:
+                self._screens.append(screen)
+            self._told = ()
+            if self._thread is None:
+                self._thread = threading.Thread(target=self._publish, name="llmlab view", daemon=True)
+                self._thread.start()
+
+    def detach(self, screen: Screen) -> None:
+        with self._lock:
+            if screen in self._screens:
+                self._screens.remove(screen)
+
+    def need(self, screen: Screen, have: int) -> None:
+        """The screen lacks the steps from `have` on; the next message brings them."""
+        self._needs.append((screen, have))
+
+    def stop(self) -> None:
+        self._is_stopping = True
+        self.run.stop()
+
+    def drive(self, order: Message) -> None:
+        """{"paused": bool}, {"steps": n} or {"slow": seconds}."""
+        engine = self.run.engine
+        if engine is None or self.run.done:
+            return
+        if order.get("paused") is not None:
+            engine.pause() if order["paused"] else engine.resume()
+        if order.get("steps"):
+            engine.begin_step(int(order["steps"]))
+        if order.get("slow") is not None:
+            engine.slow(max(0.0, float(order["slow"])))
+
+    def catch_up(self) -> Story | None:
+        """The story with all steps that have come; None before the run has reached the engine."""
+        with self._lock:
+            if self.story is None and not self._begin():
+                return None
+            assert self.story is not None
+            news = self.run.steps_since(self._next_step)
+            self._add_requests(self.story, [r for r in news.requests if self.story.lacks(r.request_id)])
+            for step in news.steps:
+                self.story.add_step(step)
+            self._next_step = news.next_step
+            return self.story
+
+    def finish(self) -> bool:
+        """When the run has ended: send the rest, freeze the screens, and return then. False while it goes on."""
+        if not self.run.done:
+            return False
+        with self._lock:
+            self._tick()
+            self._thread = None  # who comes now gets a new one
+            for screen in list(self._screens):
+                self._screens.remove(screen)
+                screen.freeze()
+        return True
+
+    # ---- the thread
+
+    def _publish(self) -> None:
+        while not self.finish():
+            with self._lock:
+                if not self._screens:
+                    self._thread = None
+                    return
+                self._tick()
+            time.sleep(PERIOD_S)
+
+    def _tick(self) -> None:
+        """Send what is new."""
+        if self._screens and self.catch_up() is not None:
+            assert self.story is not None
+            self._send_news(self.story)
+            self._send_needed(self.story)
+            if time.monotonic() >= self._next_key_s:
+                self._send_key(self.story)
+        self._tell()
+
+    def _send_news(self, story: Story) -> None:
+        steps, requests = story.steps[self._sent :], sorted(self._changed)
+        if steps or requests:
+            told = [[index, story.requests[index]] for index in requests]
+            self._send({"t": "s", "from": self._sent, "requests": told, "steps": steps})
+        self._sent = len(story.steps)
+        self._changed.clear()
+
+    def _send_needed(self, story: Story) -> None:
+        needs, self._needs = self._needs, []
+        for screen, have in needs:
+            if have == 0:
+                screen.send({"t": "k", "from": 0, "head": story.head, **_rest(story, 0)})
+            else:
+                requests = [[index, request] for index, request in enumerate(story.requests)]
+                screen.send({"t": "s", "from": have, "requests": requests, "steps": story.steps[have:]})
+
+    def _send_key(self, story: Story) -> None:
+        key = {"t": "k", "from": self._key_from, "head": self._key_head, **_rest(story, self._key_from)}
+        self._send(key)
+        if len(story.steps) == self._key_from:
+            self._next_key_s = time.monotonic() + KEY_S
+            return
+        for record in story.steps[self._key_from :]:
+            self._kv.step(record)
+        self._key_from = len(story.steps)
+        self._key_head = {**story.head, "start": self._kv.snapshot()}
+        num_bytes = len(json.dumps(self._key_head))
+        self._next_key_s = time.monotonic() + max(KEY_S, num_bytes / KEY_BYTES_PER_S)
+
+    def _send(self, message: Message) -> None:
+        for screen in self._screens:
+            screen.send(message)
+
+    def _tell(self) -> None:
+        """Say how the run is, when that changed."""
+        now = (self._state(), self._note(), self.run.is_awaited)
+        if now != self._told:
+            self._told = now
+            for screen in self._screens:
+                screen.tell(*now)
+
+    def _state(self) -> str:
+        if self.run.done:
+            return "ended"
+        if self._is_stopping:
+            return "stopping"
+        return "paused" if self.run.engine is not None and self.run.engine.is_paused else "running"
+
+    def _note(self) -> list[Any]:
+        steps = self.story.steps if self.story is not None else []
+        following = steps[-1]["n"] + 1 if steps else self._next_step
+        if self.run.died:
+            cause = next((i.text for i in self.run.trace.incidents if i.incident == "died"), "")
+            return list(died(following, cause.rstrip(".") or "it ended unexpectedly"))
+        return list(paused(following)) if self._state() == "paused" else []
+
+    # ---- the beginning of the story
+
+    def _begin(self) -> bool:
+        if self.run.first_step is None and not self.run.done:
+            return False
+        opening, self._next_step = self.run.opening()
+        self.story = Story(opening.header)
+        self._kv, self._key_head = empty_kv(self.story.head), self.story.head
+        self._add_requests(self.story, list(opening.request_records))
+        return True
+
+    def _add_requests(self, story: Story, requests: list[Request]) -> None:
+        for request in requests:
+            story.add_request(request)
+        indexes = [story.index_of(request.request_id) for request in requests]
+        self._changed.update(indexes)
+        for index, pieces in zip(indexes, self._pieces(requests), strict=False):
+            story.requests[index]["pieces"] = pieces
+
+    def _pieces(self, requests: list[Request]) -> list[list[str]]:
+        """The texts of the tokens of these prompts; none when the engine cannot tell them, or they are very many."""
+        ids = [i for request in requests for i in request.prompt_token_ids]
+        engine = self.run.engine
+        if engine is None or not 0 < len(ids) <= MAX_PIECES:
+            return []
+        texts: list[str] = []
+        with suppress(LlmlabError):
+            texts = [piece.decode(errors="replace") for piece in engine.pieces(ids)]
+        found, first = [], 0
+        for request in requests if texts else []:
+            found.append(texts[first : first + len(request.prompt_token_ids)])
+            first += len(request.prompt_token_ids)
+        return found
+
+
+def _rest(story: Story, first: int) -> Message:
+    return {"requests": [[i, request] for i, request in enumerate(story.requests)], "steps": story.steps[first:]}
+
+
+def live_of(run: Run) -> Live:
+    """The story of a run: one for all its views."""
+    if not isinstance(run.follower, Live):
+        run.follower = Live(run)
+    return run.follower

@@ -1,0 +1,96 @@
+"""kv_cache(), timeline(), watch(), tokens(): from whatever somebody has in hand to a view of it.
+
+This file must not know how anything is drawn.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, TypeAlias
+
+from llmlab.engines.handle import EngineHandle
+from llmlab.engines.result import Result
+from llmlab.engines.run import Run
+from llmlab.errors import LlmlabError
+from llmlab.trace import Trace
+from llmlab.views.live import Live, live_of
+from llmlab.views.story import Story
+from llmlab.views.story_view import StoryView
+
+if TYPE_CHECKING:
+    from llmlab.views.tokens_view import TokensView
+
+Subject: TypeAlias = Run | Trace | Result | EngineHandle | str | Path
+
+
+def kv_cache(subject: Subject) -> StoryView:
+    """Who holds which block or cell of the KV cache, step by step.
+
+    `subject`: a Run (live while it goes on), a Trace, the path of a trace file, a Result, or an EngineHandle (its last
+    run, or all that it did).
+
+    Raises: LlmlabError for anything else; TraceError for a file that is no trace.
+    """
+    return _view(subject, ["kv"], "KV cache")
+
+
+def timeline(subject: Subject) -> StoryView:
+    """What each request did in each step: prefill, decode, wait. Subjects: see kv_cache()."""
+    return _view(subject, ["timeline"], "Batching timeline")
+
+
+def watch(subject: Subject) -> StoryView:
+    """The KV cache and the timeline, with one cursor. Subjects: see kv_cache()."""
+    return _view(subject, ["kv", "timeline"], "")
+
+
+def tokens(subject: Result | Run | EngineHandle) -> TokensView:
+    """One answer token by token: how likely each was, what else was likely, how long it took.
+
+    `subject`: a Result; of a Run or an EngineHandle the last result. Ask with `logprobs=8` to see the other tokens.
+
+    Raises: LlmlabError when there is no answer.
+    """
+    from llmlab.views.tokens_view import TokensView
+
+    result: Result | None
+    if isinstance(subject, Run):
+        result = subject.results[-1] if subject.request_ids else None
+    else:
+        result = subject.last if isinstance(subject, EngineHandle) else subject
+    if not isinstance(result, Result):
+        raise LlmlabError(f"tokens() shows an answer, not {_kind(subject)}. Pass a Result: `r = %llm Hello`, then `r`.")
+    return TokensView(result)
+
+
+def _view(subject: Subject, parts: list[str], title: str) -> StoryView:
+    if isinstance(subject, EngineHandle):
+        subject = subject.last_run or subject.trace
+    if isinstance(subject, Result):
+        subject = subject.trace
+    if isinstance(subject, str | Path):
+        subject = Trace.load(subject)
+    if isinstance(subject, Run):
+        live = live_of(subject)
+        return StoryView(live, parts, title or _count(len(subject.request_ids)), live.id)
+    if isinstance(subject, Trace):
+        told: Story | Live = Story.of(subject)
+        return StoryView(told, parts, title or _count(len(subject.request_records)), _id_of(subject))
+    raise LlmlabError(
+        f"Nothing to draw in {_kind(subject)}. Pass a run, a trace, the path of a trace file, a result or an engine."
+    )
+
+
+def _count(num_requests: int) -> str:
+    return f"Run of {num_requests} request{'' if num_requests == 1 else 's'}"
+
+
+def _id_of(trace: Trace) -> str:
+    """The same for the same trace: its views share a cursor."""
+    steps = trace.step_records
+    span = f"{steps[0].step}-{steps[-1].step}-{steps[-1].t_s}" if steps else "empty"
+    return f"{trace.header.started_at}-{len(trace.request_records)}-{span}"
+
+
+def _kind(subject: object) -> str:
+    return f"an object of type {type(subject).__name__}"

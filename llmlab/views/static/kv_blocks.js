@@ -1,0 +1,227 @@
+/** The picture of a paged KV cache: canvas, tooltip, keys, pointer. What is drawn and said comes from kv_blocks_*.js. */
+
+import { element, paper } from "./draw.js";
+import {
+  blockCorner, blockLooks, blockUnder, blockWindow, blockWindowFor, blocksLayout, overviewBlock,
+} from "./kv_blocks_geometry.js";
+import { blockSprites, paintBlockGrid, paintOverview } from "./kv_blocks_grid.js";
+import { paintSlots } from "./kv_blocks_paint.js";
+import { blockChips, blocksLegend, blocksPanel } from "./kv_blocks_panel.js";
+import { blockTip, blocksLabel } from "./kv_blocks_text.js";
+import { holderAfter } from "./kv_cells_geometry.js";
+import { noKvNotice, nothingRanNotice, notice } from "./notice.js";
+import { OWNERS } from "./theme.js";
+
+/** See view.js for what a picture is. On the canvas, `llmlabShown()` tells what is drawn, for tests. */
+export function blocksPicture(el, story, clock) {
+  const { head } = story;
+  if (head.kind !== "blocks" || !head.num_blocks || !head.block_size) {
+    const box = notice(el, noKvNotice(head));
+    return { draw() {}, key: () => false, destroy: () => box.remove() };
+  }
+  const empty = story.length ? null : notice(el, nothingRanNotice(head));
+  const columns = element("div", "llmlab-columns llmlab-blocks", null, empty ? null : el);
+  const main = element("div", "llmlab-picture", null, columns);
+  const panel = blocksPanel(element("aside", "llmlab-panel", null, columns));
+  const sheet = paper(main, 1, 1, "KV cache");
+  const { canvas } = sheet;
+  canvas.tabIndex = 0;
+  const legendBox = element("div", "", null, main);
+  const chips = blockChips(main, clock);
+  const tip = element("div", "llmlab-tip", null, main);
+  tip.hidden = true;
+  const spoken = element("div", "llmlab-sr", null, main); // the tooltip of the keyboard, read aloud
+  spoken.setAttribute("aria-live", "polite");
+
+  let scene = null; // what is drawn
+  let from = null; // first block of the window, of very many
+  let followed = null; // the selection that the window was moved for
+  let focused = null; // block with the keyboard focus
+  let pointed = null; // block under the pointer
+  let isDragging = false;
+  const buffers = {};
+
+  function draw(theme) {
+    if (!story.length) return;
+    empty?.remove();
+    if (!columns.parentNode) el.append(columns);
+    const width = main.clientWidth;
+    if (!width) return;
+    const layout = blocksLayout(width, head.num_blocks, head.first_block);
+    const i = clock.i;
+    const state = story.stateAt(i);
+    placeWindow(layout, state);
+    const last = Math.min(layout.last, from + layout.columns * layout.rows - 1);
+    const looks = blockLooks(state, from, last);
+    const before = scene;
+    const isRamp = story.requests.length > OWNERS.length;
+    const focus = focusShown();
+    scene = { theme, story, state, i, layout, from, looks, selected: clock.selected, focused: focus, isRamp, buffers };
+    if (before?.theme !== theme || before.layout.cell !== layout.cell) buffers.sprites = blockSprites(theme, layout.cell);
+    scene.sprites = buffers.sprites;
+    paint();
+    const label = blocksLabel(story, i);
+    if (canvas.ariaLabel !== label) canvas.setAttribute("aria-label", label);
+    if (before?.theme !== theme || before.layout.level !== layout.level || before.isRamp !== isRamp) {
+      legendBox.replaceChildren();
+      blocksLegend(legendBox, scene);
+    }
+    chips.draw(scene);
+    panel.draw(scene);
+    showTip();
+  }
+
+  /** The whole grid, or a window: at the selected request when that is new, else where it was put. */
+  function placeWindow(layout, state) {
+    if (layout.level !== "overview") {
+      from = layout.first;
+      return;
+    }
+    const table = clock.selected === null ? undefined : state.tables.get(clock.selected);
+    if (from === null) from = blockWindow(layout, state.nextOut[0] ?? [...state.fresh].pop() ?? layout.first);
+    if (clock.selected !== followed && table) {
+      const size = layout.columns * layout.rows;
+      if (!table.some((block) => block >= from && block < from + size)) from = blockWindow(layout, table[table.length - 1]);
+      followed = clock.selected;
+    }
+    if (clock.selected === null) followed = null;
+    from = blockWindowFor(layout, from, from); // of another width
+  }
+
+  function paint() {
+    const { layout } = scene;
+    resizePaper(sheet, layout.width, layout.height);
+    sheet.g.clearRect(0, 0, layout.width, layout.height);
+    if (layout.level === "slots") paintSlots(sheet.g, scene);
+    else paintBlockGrid(sheet.g, scene);
+    if (layout.level === "overview") paintOverview(sheet.g, scene);
+    canvas.dataset.step = story.steps[scene.i].n;
+  }
+
+  canvas.llmlabShown = () => {
+    const { layout, i, looks } = scene;
+    const all = layout.level === "overview" ? blockLooks(story.stateAt(i), layout.first, layout.last) : looks;
+    return all.map(({ id, holders, cached, fill }) => ({ id, holders: holders.map(([r]) => r), cached, fill }));
+  };
+
+  // ---- one block
+
+  const focusShown = () => (document.activeElement === canvas ? focused : null);
+
+  function showTip() {
+    const block = pointed ?? focusShown();
+    const corner = block === null || isDragging ? null : blockCorner(scene.layout, block, from);
+    tip.hidden = !corner;
+    if (!corner) return;
+    tip.replaceChildren();
+    for (const line of blockTip(story, clock.i, block)) {
+      if (tip.lastChild) tip.append("\n");
+      const row = element("div", "", null, tip);
+      for (const [words, isBold] of line) element(isBold ? "b" : "span", "", words, row);
+    }
+    tip.style.left = `${Math.max(0, Math.min(corner[0], scene.layout.width - tip.offsetWidth))}px`;
+    tip.style.top = `${corner[1] + scene.layout.cellHeight + 9}px`;
+  }
+
+  function select(block) {
+    const [look] = blockLooks(story.stateAt(clock.i), block, block);
+    const next = holderAfter(look.holders.map(([r]) => r), clock.selected);
+    if (next !== null) clock.select(next);
+    else if (clock.selected !== null && look.holders.length) clock.select(clock.selected);
+  }
+
+  /** Draw with the same step again: the focus or the window has moved. */
+  function redraw() {
+    if (scene) draw(scene.theme);
+  }
+
+  function moveFocus(by) {
+    const { layout, looks } = scene;
+    const start = looks.find((look) => look.holders.some(([r]) => r === clock.selected))?.id ?? from;
+    focused = focused === null ? start : Math.max(layout.first, Math.min(layout.last, focused + by));
+    pointed = null;
+    if (layout.level === "overview") from = blockWindowFor(layout, focused, from);
+    redraw();
+    spoken.textContent = tip.textContent;
+  }
+
+  function key(event) {
+    if (event.key === "Escape" && !tip.hidden) {
+      focused = pointed = null;
+      redraw();
+      return clock.selected === null; // what is selected is cleared by the same key
+    }
+    if (event.target !== canvas || event.shiftKey || !scene) return false;
+    const { columns: perRow } = scene.layout;
+    const by = { ArrowRight: 1, ArrowLeft: -1, ArrowDown: perRow, ArrowUp: -perRow }[event.key];
+    if (by) moveFocus(by);
+    else if (event.key === "Enter" && focused !== null) select(focused);
+    else return false;
+    return true;
+  }
+
+  // ---- pointer
+
+  const at = (event) => [event.offsetX, event.offsetY];
+  const overviewUnder = (event, clamp) =>
+    scene?.layout.level === "overview" ? overviewBlock(scene.layout, ...at(event), clamp) : null;
+
+  function dragTo(event) {
+    from = blockWindow(scene.layout, overviewUnder(event, true));
+    pointed = null;
+    redraw();
+  }
+
+  canvas.onpointerdown = (event) => {
+    isDragging = overviewUnder(event) !== null;
+    if (!isDragging) return;
+    canvas.setPointerCapture(event.pointerId);
+    dragTo(event);
+  };
+  canvas.onpointermove = (event) => {
+    if (!scene) return;
+    if (isDragging) {
+      dragTo(event);
+      return;
+    }
+    const block = blockUnder(scene.layout, ...at(event), from);
+    canvas.style.cursor = overviewUnder(event) === null ? (block === null ? "" : "pointer") : "move";
+    if (block === pointed) return;
+    pointed = block;
+    showTip();
+  };
+  canvas.onpointerup = canvas.onpointercancel = () => (isDragging = false);
+  canvas.onpointerleave = () => {
+    pointed = null;
+    if (scene) showTip();
+  };
+  // A click must not take Left and Right from the view: they move the step until the canvas is reached by Tab.
+  canvas.onmousedown = (event) => {
+    event.preventDefault();
+    canvas.closest(".llmlab-view")?.focus({ preventScroll: true, focusVisible: false });
+  };
+  canvas.onclick = (event) => {
+    const block = scene && blockUnder(scene.layout, ...at(event), from);
+    if (block !== null) select(block);
+  };
+  canvas.onfocus = () => {
+    if (scene && focused === null) moveFocus(0);
+    else redraw();
+  };
+  canvas.onblur = redraw;
+
+  return { draw, key, destroy: () => columns.remove() };
+}
+
+/** The canvas stays the same: it may have the keyboard focus. */
+function resizePaper(sheet, w, h) {
+  const scale = Math.max(1, globalThis.devicePixelRatio || 1);
+  if (sheet.w === w && sheet.h === h && sheet.scale === scale) return;
+  const { canvas, g } = sheet;
+  canvas.width = Math.round(w * scale);
+  canvas.height = Math.round(h * scale);
+  canvas.style.width = `${w}px`;
+  canvas.style.height = `${h}px`;
+  g.setTransform(scale, 0, 0, scale, 0, 0);
+  Object.assign(sheet, { w, h, scale });
+}

@@ -1,0 +1,250 @@
+/**
+ * The batching timeline: rows are requests in order of arrival, columns are steps. What costs time (rows, strips) is
+ * painted once into a layer; cursor, selection and lens are painted over it. It computes no figure.
+ */
+
+import { element } from "./draw.js";
+import { TimelineAxis, timelineLayout, timelinePan, timelineSlots, timelineZoom } from "./timeline_geometry.js";
+import { timelineFoot, timelineNextAxis, timelineTip } from "./timeline_legend.js";
+import { timelineLensAt } from "./timeline_lens.js";
+import {
+  paintTimelineCursor, paintTimelineLens, paintTimelineNames, paintTimelineSelection,
+} from "./timeline_overlay.js";
+import { paintTimelinePixels, paintTimelineRows } from "./timeline_paint.js";
+import { TimelinePhases, timelineShown } from "./timeline_phases.js";
+import { listenToTimeline } from "./timeline_pointer.js";
+import { kvHeldAndCached, paintTimelineStrips } from "./timeline_strips.js";
+import { requestLines, stepLines, timelineSummary } from "./timeline_words.js";
+
+const TIMELINE_LEAST_STEPS = 5; // zoomed in as far as it goes
+
+export function timelinePicture(el, story, clock) {
+  const canvas = element("canvas", "llmlab-timeline-canvas", null, el);
+  canvas.setAttribute("role", "img");
+  canvas.tabIndex = 0;
+  const tip = timelineTip(el);
+  const foot = timelineFoot(el, chooseAxis);
+  const layer = document.createElement("canvas");
+  const phases = new TimelinePhases();
+  const most = { tokens: 1, waiting: 0, kv: 0, preempted: 0, cut: 0, read: 0 }; // over the steps read
+  let axis = new TimelineAxis();
+  let view = null; // [from, to] on the axis; null: all
+  let scroll = 0; // first row on screen
+  let scene = null;
+  let lens = null;
+  let [isLensOpen, lensRow] = [true, -1];
+  let [theme, layerKey, legendKey, shown] = [null, "", "", { i: -1, selected: null }];
+  let frame = null;
+
+  canvas.llmlabShown = (i) => timelineShown(phases, i);
+
+  function draw(newTheme) {
+    theme = newTheme;
+    read();
+    const layout = timelineLayout(el.clientWidth, phases.rows.length, { hasKv: story.head.kind !== "none" });
+    follow(layout);
+    if (!scene) listen();
+    paintLayer(layout);
+    const g = canvas.getContext("2d");
+    g.setTransform(1, 0, 0, 1, 0, 0);
+    g.clearRect(0, 0, canvas.width, canvas.height);
+    g.drawImage(layer, 0, 0);
+    g.setTransform(scene.scale, 0, 0, scene.scale, 0, 0);
+    lens = null;
+    if (!axis.length) return;
+    if (layout.isPixels) paintTimelineNames(g, scene, clock.selected);
+    paintTimelineSelection(g, scene, clock.selected);
+    paintTimelineCursor(g, scene, clock.i);
+    if (layout.isPixels && isLensOpen) lens = paintTimelineLens(g, scene, chooseLensRow(), clock.i);
+    canvas.setAttribute("aria-label", timelineSummary(story, phases, clock.i, clock.selected));
+  }
+
+  /** Requests and steps that have come. */
+  function read() {
+    phases.grow(story);
+    axis.grow(story.steps);
+    for (; most.read < story.steps.length; most.read++) {
+      const step = story.steps[most.read];
+      most.tokens = Math.max(most.tokens, step.u[0] + step.u[1] + step.u[2]);
+      most.waiting = Math.max(most.waiting, step.nw);
+      most.kv = Math.max(most.kv, kvHeldAndCached(step) ?? 0);
+      most.preempted += step.pre.length;
+      most.cut += step.fin.filter(([, reason]) => reason !== "stop" && reason !== "length").length;
+    }
+  }
+
+  /** The cursor and the selected row stay on screen when they move. */
+  function follow(layout) {
+    const { i, selected } = clock;
+    const hasMoved = i !== shown.i;
+    if (view && hasMoved && (axis.starts[i] < view[0] || axis.ends[i] > view[1])) {
+      view = timelinePan(view, axis.all, (axis.starts[i] + axis.ends[i] - view[0] - view[1]) / 2);
+    }
+    const rows = selected !== null ? [selected] : phases.active(i);
+    const isAway = rows.length && (rows.at(-1) < scroll || rows[0] >= scroll + layout.rowsShown);
+    if (isAway && (hasMoved || selected !== shown.selected)) {
+      scroll = Math.round((rows[0] + rows.at(-1) - layout.rowsShown) / 2);
+    }
+    scroll = Math.max(0, Math.min(layout.numRequests - layout.rowsShown, scroll));
+    shown = { i, selected };
+  }
+
+  function paintLayer(layout) {
+    const scale = Math.max(1, globalThis.devicePixelRatio || 1);
+    const [from, to] = view ?? axis.all;
+    const key = [layout.width, layout.numRequests, axis.length, axis.kind, from, to, scroll, scale].join(" ");
+    if (key === layerKey && scene.theme === theme) return;
+    for (const sheet of [canvas, layer]) {
+      if (sheet.width !== Math.round(layout.width * scale)) sheet.width = Math.round(layout.width * scale);
+      if (sheet.height !== Math.round(layout.height * scale)) sheet.height = Math.round(layout.height * scale);
+    }
+    canvas.style.width = `${layout.width}px`;
+    canvas.style.height = `${layout.height}px`;
+    const slots = timelineSlots(axis, [from, to], layout.left, layout.plot, layout.isPixels);
+    scene = {
+      theme, story, phases, axis, layout, scroll, scale, slots, view: [from, to],
+      budget: story.head.token_budget || most.tokens, mostWaiting: most.waiting, mostKv: most.kv,
+      x: (value) => layout.left + (layout.plot * (value - from)) / (to - from),
+    };
+    layerKey = key;
+    tip.hide();
+    const g = layer.getContext("2d");
+    g.setTransform(scale, 0, 0, scale, 0, 0);
+    g.clearRect(0, 0, layout.width, layout.height);
+    paintTimelineStrips(g, scene);
+    (layout.isPixels ? paintTimelinePixels : paintTimelineRows)(g, scene);
+    drawFoot(layout, slots);
+  }
+
+  function drawFoot(layout, slots) {
+    const has = { preempted: story.head.kind !== "cells" || most.preempted > 0, cut: most.cut > 0 };
+    const key = `${layout.isPixels} ${has.preempted} ${has.cut}`;
+    if (key !== legendKey || foot.theme !== theme) foot.drawLegend(story.head, layout, theme, has);
+    legendKey = key;
+    foot.theme = theme;
+    const inOne = slots.reduce((n, { first, last }) => Math.max(n, last - first), 1);
+    const notes = [];
+    if (inOne > 1) notes.push(`A column is up to ${inOne} steps: their rarest phase, their highest figures.`);
+    if (layout.rowsShown < layout.numRequests) {
+      const name = (r) => story.requests[r].name;
+      const last = scroll + layout.rowsShown - 1;
+      notes.push(`Rows ${name(scroll)} to ${name(last)} of ${layout.numRequests}: drag to see others.`);
+    }
+    if (layout.isPixels && !isLensOpen) notes.push("Key l opens the lens.");
+    foot.show(axis.kind, notes.join(" "));
+  }
+
+  /** The selected row; without one, a row on screen that computes in this step, the same as before if it still does. */
+  function chooseLensRow() {
+    if (clock.selected !== null && clock.selected < phases.rows.length) return clock.selected;
+    const isOnScreen = (r) => r >= scroll && r < scroll + scene.layout.rowsShown;
+    if (isOnScreen(lensRow) && phases.rows[lensRow].isComputing(clock.i)) return lensRow;
+    const rows = phases.active(clock.i).filter(isOnScreen);
+    lensRow = rows[rows.length >> 1] ?? (isOnScreen(lensRow) ? lensRow : scroll);
+    return lensRow;
+  }
+
+  const again = () => theme && (frame ??= requestAnimationFrame(() => ((frame = null), draw(theme))));
+
+  function chooseAxis(kind) {
+    const steps = view && [axis.stepAt(view[0]), axis.stepAt(view[1])];
+    axis = new TimelineAxis(kind);
+    axis.grow(story.steps);
+    view = steps && [axis.starts[steps[0]], axis.ends[steps[1]]];
+    again();
+  }
+
+  function zoom(factor, at = (axis.starts[clock.i] + axis.ends[clock.i]) / 2) {
+    const least = ((axis.all[1] - axis.all[0]) * TIMELINE_LEAST_STEPS) / Math.max(1, axis.length);
+    view = timelineZoom(view, axis.all, factor, at, least);
+    again();
+  }
+
+  /** {request, step} under a pointer; a part is null where there is none. */
+  function under(x, y) {
+    const inLens = timelineLensAt(lens, x, y);
+    if (inLens) return inLens;
+    const { layout } = scene;
+    const row = Math.floor((y - layout.top) / layout.rowHeight);
+    const isStep = x >= layout.left && x <= layout.right && axis.length;
+    return {
+      request: row >= 0 && row < layout.rowsShown ? scroll + row : null,
+      step: isStep ? axis.stepAt(valueAt(x)) : null,
+    };
+  }
+  function valueAt(x) {
+    const { layout, view: [from, to] } = scene;
+    return from + ((x - layout.left) * (to - from)) / layout.plot;
+  }
+
+  function click(x, y) {
+    if (lens && x > lens.x + lens.w - 22 && x < lens.x + lens.w && y > lens.y && y < lens.y + 20) {
+      toggleLens();
+      return;
+    }
+    const { request, step } = under(x, y);
+    const hasMoved = step !== null && step !== clock.i;
+    if (step !== null) clock.set(step);
+    // A second click on a row ends its selection; one at another step only moves the cursor.
+    if (request !== null && !(hasMoved && clock.selected === request)) clock.select(request);
+  }
+
+  function toggleLens() {
+    isLensOpen = !isLensOpen;
+    layerKey = "";
+    again();
+  }
+
+  function hover(x, y) {
+    const { request, step } = under(x, y);
+    if (step === null) return tip.hide();
+    const number = `step ${story.steps[step].n}`;
+    if (request === null) tip.show(x, y, number, stepLines(story, step));
+    else tip.show(x, y, `${story.requests[request].name}, ${number}`, requestLines(story, phases, request, step));
+  }
+
+  const listen = () => listenToTimeline(canvas, {
+    click,
+    hover,
+    leave: tip.hide,
+    grab: () => ({ view, scroll }),
+    drag(start, dx, dy) {
+      const { layout } = scene;
+      if (start.view) view = timelinePan(start.view, axis.all, (-dx * (start.view[1] - start.view[0])) / layout.plot);
+      scroll = start.scroll - Math.round(dy / layout.rowHeight);
+      again();
+    },
+    zoom: (factor, x) => zoom(factor, valueAt(x)),
+    scroll(by) {
+      if (scene.layout.rowsShown === scene.layout.numRequests) return false;
+      scroll += Math.round(by / scene.layout.rowHeight);
+      again();
+      return true;
+    },
+    all: () => zoom(0),
+  });
+
+  function key(event) {
+    const isElsewhere = event.target !== canvas && event.target.closest?.("canvas");
+    if (isElsewhere || !axis.length) return false;
+    if (event.key === "Escape") tip.hide(); // the selection is cleared by others
+    const row = (by) => {
+      const at = clock.selected === null ? (by > 0 ? 0 : phases.rows.length - 1) : clock.selected + by;
+      if (at >= 0 && at < phases.rows.length && at !== clock.selected) clock.select(at);
+    };
+    const onCanvas = event.target === canvas ? { ArrowUp: () => row(-1), ArrowDown: () => row(1) } : {};
+    const act = {
+      "+": () => zoom(1.5), "=": () => zoom(1.5), "-": () => zoom(1 / 1.5), 0: () => zoom(0),
+      t: () => chooseAxis(timelineNextAxis(axis.kind)),
+      l: scene?.layout.isPixels ? toggleLens : undefined, ...onCanvas,
+    }[event.key];
+    act?.();
+    return Boolean(act);
+  }
+
+  function destroy() {
+    if (frame !== null) cancelAnimationFrame(frame);
+    el.replaceChildren();
+  }
+  return { draw, key, destroy };
+}

@@ -1,0 +1,61 @@
+/** The marks of a row: how waiting, prefill, decode, recompute and the end look. Rows, lens and legend share them. */
+
+import { MARKS, hatch } from "./draw.js";
+import { mix } from "./theme.js";
+
+function timelineDash(g, dash, width, colour, x0, x1, y) {
+  g.strokeStyle = colour;
+  g.lineWidth = width;
+  g.setLineDash(dash);
+  g.beginPath();
+  g.moveTo(x0, y);
+  g.lineTo(x1, y);
+  g.stroke();
+  g.setLineDash([]);
+}
+
+export function waitingLine(g, theme, x0, x1, y) {
+  timelineDash(g, [1.5, 4], 1.5, theme.ink3, x0 + 1, Math.max(x0 + 2.5, x1 - 2), y);
+}
+
+export function lostLine(g, theme, x0, x1, y) {
+  if (x1 - 2 > x0) timelineDash(g, [6, 4], 1.6, theme.warn, x0, x1 - 2, y);
+}
+
+export function decodeBar(g, x0, x1, y, colour, edge, height = 7) {
+  g.fillStyle = colour;
+  g.fillRect(x0, y - height / 2, x1 - x0, height);
+  if (!edge) return;
+  g.fillStyle = edge;
+  g.fillRect(x0, y - height / 2, x1 - x0, 0.75);
+  g.fillRect(x0, y + height / 2 - 0.75, x1 - x0, 0.75);
+}
+
+export function prefillBox(g, theme, x, y, w, h, colour, share) {
+  g.fillStyle = mix(colour, theme.bg, 0.72);
+  g.fillRect(x, y, w, h);
+  const filled = Math.max(2, h * Math.min(1, share));
+  g.fillStyle = colour;
+  g.fillRect(x, y + h - filled, w, filled);
+  if (w < 3) return;
+  g.strokeStyle = theme.edge(colour);
+  g.lineWidth = 1;
+  g.strokeRect(x + 0.5, y + 0.5, w - 1, h - 1);
+}
+
+export function recomputeBox(g, theme, x, y, w, h) {
+  g.fillStyle = w < 4 ? theme.warn : theme.bg;
+  g.fillRect(x, y, w, h);
+  if (w < 4) return;
+  hatch(g, x, y, w, h, theme.warn, 4, 1.7);
+  g.strokeStyle = theme.warn;
+  g.lineWidth = 1;
+  g.strokeRect(x + 0.5, y + 0.5, w - 1, h - 1);
+}
+
+/** A bar where a request finished; a cross where it was aborted or failed. */
+export function endMark(g, theme, kind, x, y, height = 12) {
+  if (kind !== "finished") return MARKS[kind](g, x, y, theme);
+  g.fillStyle = theme.ink;
+  g.fillRect(x - 2, y - height / 2, 4, height);
+}

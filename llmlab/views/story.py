@@ -1,0 +1,240 @@
+"""Story: a trace as what the pictures need, one small record a step. The pages draw it and compute no figure of it.
+
+Requests are told by their index, in order of arrival. static/story.js rebuilds from these records who holds what.
+This file must not know widgets, pages or engines.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+from llmlab.trace import BlockDelta, CellDelta, Header, KvDelta, Request, ScheduledRequest, Step, Trace
+from llmlab.views.figures import figures_for
+from llmlab.views.narration import Events, narrate
+from llmlab.views.story_head import head_of, short_name
+
+PHASES = {"prefill": 0, "decode": 1, "recompute": 2}
+# Texts of tokens are told as long as all of them together stay below this; a picture is no place for more.
+MAX_TEXT_BYTES = 4_000_000
+
+
+class Story:
+    """Grows with the trace. Each record is made once, in the order of the steps.
+
+    `pieces`: token ids -> their texts, for prompts; None where no engine can tell them.
+    """
+
+    def __init__(self, header: Header, pieces: Callable[[Sequence[int]], list[str]] | None = None) -> None:
+        self.head = head_of(header)
+        self.requests: list[dict[str, Any]] = []
+        self.steps: list[dict[str, Any]] = []
+        self._pieces = pieces
+        self._index: dict[str, int] = {}
+        self._num_output: dict[int, int] = {}  # index -> tokens that came out
+        self._going_on: tuple[list[int], list[int]] = [], []  # of the last step: indexes, and the same as ranges
+        # Had drafts in the last step: what was rejected is told by the next share, so it is written out.
+        self._drafted: set[str] = set()
+        self._text_bytes = 0
+        self._figures = figures_for(header)
+        if header.kv_at_start is not None:
+            self.head["start"] = self._kv(header.kv_at_start)
+            self._figures.start(header.kv_at_start)
+
+    @classmethod
+    def of(cls, trace: Trace, pieces: Callable[[Sequence[int]], list[str]] | None = None) -> Story:
+        story = cls(trace.header, pieces)
+        for request in trace.request_records:
+            story.add_request(request)
+        for step in trace.step_records:
+            story.add_step(step)
+        return story
+
+    def add_request(self, request: Request) -> None:
+        index = self._index.setdefault(request.request_id, len(self.requests))
+        told = self._request(request, index)
+        if index < len(self.requests):  # its KV was there before its record came
+            self.requests[index].update(told)
+        else:
+            self.requests.append(told)
+        self._figures.add_request(request.request_id, told["most"])
+
+    def add_step(self, step: Step) -> dict[str, Any]:
+        """The record of a step; it is kept in `steps` too."""
+        decoding, rows, events = self._rows(step)
+        texts = self._texts(step)
+        self._note(step, events)
+        figures = self._figures.after(step)
+        events.emptied = {self._at(r): n for r, n in self._figures.emptied.items()}
+        record: dict[str, Any] = {
+            "n": step.step,
+            "t": round(step.t_s, 6),
+            "ms": _milliseconds(step),
+            "d": decoding,
+            "r": rows,
+            "u": events.tokens,
+            "w": [self._index[r] for r in step.waiting if r in self._index],
+            "nw": step.num_waiting,
+            "nr": step.num_running,
+            "pre": events.preempted,
+            "fin": events.finished,
+            "hit": events.hits,
+            "say": narrate(step, events, self.name, self.head),
+            "fig": figures,
+        }
+        if step.kv is not None:
+            record["kv"] = self._kv(step.kv)
+        if texts and self._text_bytes < MAX_TEXT_BYTES:
+            record["x"] = texts
+            self._text_bytes += sum(len(token.text) for token in step.tokens)
+        self.steps.append(record)
+        return record
+
+    def lacks(self, request_id: str) -> bool:
+        """Its record has not come: all that is known is its name, or nothing."""
+        index = self._index.get(request_id)
+        return index is None or self.requests[index]["prompt"] is None
+
+    def index_of(self, request_id: str) -> int:
+        return self._index[request_id]
+
+    def name(self, index: int) -> str:
+        return str(self.requests[index]["name"])
+
+    # ---- parts of a record
+
+    def _request(self, request: Request, index: int) -> dict[str, Any]:
+        ids = request.prompt_token_ids
+        most = request.sampling.get("max_tokens")
+        longest = self.head["max_model_len"]
+        return {
+            "name": short_name(request.request_id, index),
+            "id": request.request_id,
+            "prompt": len(ids),
+            "arrival": round(request.arrival_s, 6),
+            "most": min(len(ids) + most, longest or len(ids) + most) if isinstance(most, int) else longest,
+            "pieces": self._pieces(ids) if self._pieces is not None else None,
+        }
+
+    def _at(self, request_id: str) -> int:
+        """The index of a request. One without a record came before the trace began."""
+        index = self._index.setdefault(request_id, len(self.requests))
+        if index == len(self.requests):
+            name = short_name(request_id, index)
+            self.requests.append({"name": name, "id": request_id, "prompt": None, "arrival": None, "most": None})
+        return index
+
+    def _rows(self, step: Step) -> tuple[list[int], list[list[int]], Events]:
+        """Who goes on decoding as ranges [first, number, ...]; all other shares; and events, with the rows so far.
+
+        A share of another kind is [request, phase, tokens, computed before].
+        """
+        index_of, computed = self._index, self._figures.tokens  # a hot loop: vLLM runs hundreds of requests
+        going_on: list[int] = []
+        others: list[list[int]] = []
+        tokens = [0, 0, 0]
+        pairs: list[tuple[int, ScheduledRequest]] = []
+        for row in step.scheduled:
+            request_id = row.request_id
+            index = index_of.get(request_id)
+            if index is None:
+                index = self._at(request_id)
+            pairs.append((index, row))
+            num_before = row.num_computed_tokens
+            if (
+                row.num_tokens == 1
+                and row.phase == "decode"
+                and computed.get(request_id) == num_before
+                and request_id not in self._drafted
+            ):
+                going_on.append(index)
+                continue
+            phase = PHASES[row.phase]
+            tokens[phase] += row.num_tokens
+            others.append([index, phase, row.num_tokens, num_before])
+            self._num_output[index] = row.num_output_tokens
+        tokens[1] += len(going_on)
+        self._drafted = {row.request_id for _, row in pairs if row.num_draft_tokens} if others else set()
+        if going_on != self._going_on[0]:
+            self._going_on = going_on, _ranges(sorted(going_on))
+        return self._going_on[1], others, Events(tokens=tokens, rows=pairs)
+
+    def _texts(self, step: Step) -> list[int | str]:
+        """[request, text, request, text, ...] of the tokens that came out; counts them."""
+        index_of, num_output = self._index, self._num_output
+        texts: list[int | str] = []
+        for token in step.tokens:
+            index = index_of.get(token.request_id)
+            if index is None:
+                index = self._at(token.request_id)
+            num_output[index] = num_output.get(index, 0) + 1
+            texts += (index, token.text)
+        return texts
+
+    def _note(self, step: Step, events: Events) -> None:
+        """What happened to requests. To be called before the figures go on, which tell what was before the step."""
+        held, tokens = self._figures.held_by, self._figures.tokens_of
+        # A preempted request may be back in the same step: what it held and had computed before counts.
+        events.preempted = [[self._at(r), held(r), tokens(r)] for r in step.preempted]
+        for request_id, reason in step.finished.items():
+            index = self._at(request_id)
+            events.finished.append([index, reason, self._num_output.get(index, 0)])
+        events.hits = [[self._at(r), num_tokens] for r, num_tokens in step.prefix_hits.items()]
+        events.first_waiting = self._first_waiting(step)
+
+    def _first_waiting(self, step: Step) -> tuple[int, int | None] | None:
+        """The request that is next in line, and the tokens it needs room for."""
+        index = self._index.get(step.waiting[0]) if step.waiting else None
+        if index is None:
+            return None
+        prompt = self.requests[index]["prompt"]
+        return index, None if prompt is None else prompt + self._num_output.get(index, 0)
+
+    def _kv(self, delta: KvDelta) -> dict[str, Any]:
+        if isinstance(delta, CellDelta):
+            return self._cells(delta)
+        return self._blocks(delta)
+
+    def _blocks(self, delta: BlockDelta) -> dict[str, Any]:
+        told: dict[str, Any] = {}
+        if delta.freed:
+            told["f"] = [[self._at(r), list(blocks)] for r, blocks in delta.freed.items()]
+        if delta.evicted:
+            told["e"] = list(delta.evicted)
+        if delta.allocated:
+            told["a"] = [[self._at(r), list(blocks)] for r, blocks in delta.allocated.items()]
+        if delta.cached:
+            told["c"] = list(delta.cached)
+        if delta.free_head:
+            told["h"] = list(delta.free_head)
+        return told
+
+    def _cells(self, delta: CellDelta) -> dict[str, Any]:
+        told: dict[str, Any] = {"att": delta.num_attended, "head": delta.head}
+        for key, runs in (("f", delta.freed), ("s", delta.shared), ("w", delta.written)):
+            if runs:
+                told[key] = [[self._at(r), *run] for r, some in runs.items() for run in some]
+        return told
+
+
+def _milliseconds(step: Step) -> list[float] | None:
+    parts = (step.schedule_s, step.forward_s, step.update_s)
+    return None if any(part is None for part in parts) else [round(1000 * (part or 0.0), 3) for part in parts]
+
+
+def _ranges(indexes: Sequence[int]) -> list[int]:
+    """Ascending numbers as [first, how many, first, how many, ...].
+
+    >>> _ranges([0, 1, 2, 5])
+    [0, 3, 5, 1]
+    """
+    found: list[int] = []
+    for index in indexes:
+        if found and index == found[-2] + found[-1]:
+            found[-1] += 1
+        else:
+            found += [index, 1]
+    return found
+
+
+__all__ = ["PHASES", "Story", "head_of", "short_name"]

@@ -1,0 +1,411 @@
+"""The frozen picture of a KV cache: blocks or cells, with the geometry of static/kv_blocks_geometry.js and
+static/kv_cells_geometry.js.
+
+This file must not know runs, files or notebooks.
+"""
+
+from __future__ import annotations
+
+import math
+from functools import partial
+
+from llmlab.views import twin_paper as ink
+from llmlab.views.kv_now import BlocksNow, CellsNow, Memory
+from llmlab.views.story import Story
+from llmlab.views.twin_paper import BG, GHOST, INK, INK2, INK3, LINE, SUB, Paper
+from llmlab.views.twin_words import number
+
+ORDINALS = ("next out", "2nd", "3rd")
+GRID_HEIGHT = 440
+OVERVIEW_HEIGHT = 260
+
+
+def draw_kv(paper: Paper, story: Story, state: Memory, x: float, y: float, width: float) -> float:
+    """The picture and its legend; where it ends."""
+    if isinstance(state, BlocksNow):
+        return _Blocks(paper, story, state, x, y, width).draw()
+    if isinstance(state, CellsNow):
+        return _Cells(paper, story, state, x, y, width).draw()
+    paper.text("This engine shows no KV cache", x, y + 18, size=15, bold=True)
+    return y + 30
+
+
+class _Blocks:
+    def __init__(self, paper: Paper, story: Story, state: BlocksNow, x: float, y: float, width: float) -> None:
+        self.paper, self.story, self.state, self.x, self.y, self.width = paper, story, state, x, y, width
+        self.first = story.head["first_block"]
+        self.count = story.head["num_blocks"] or 0
+        self.size = story.head["block_size"] or 1
+        # what a request had computed before this step: slots from there on were written now
+        self.before = {row[0]: row[3] for row in state.rows}
+
+    def draw(self) -> float:
+        if self.count <= 64:
+            bottom = self._slots()
+        elif self.count <= 4000:
+            bottom = self._grid(*((40, 22) if self.count <= 600 else (18, 10)))
+        else:
+            bottom = self._overview()
+        return self.paper.legend(self._legend(), self.x, bottom + 8, self.width)
+
+    def _owner(self, request: int) -> str:
+        return ink.owner(request, len(self.story.requests))
+
+    def _bands(self, block: int) -> list[str]:
+        """Colours of a held block: up to 4 holders; of more the first 3, and a dark band."""
+        holders = sorted(self.state.holders[block])
+        return [self._owner(r) for r in (holders if len(holders) <= 4 else holders[:3])] + [INK2] * (len(holders) > 4)
+
+    # ---- up to 64 blocks: every slot
+
+    def _slots(self) -> float:
+        gap, columns = 10, 10 if self.width >= 980 else 7 if self.width >= 560 else 5
+        cell = min(104, (self.width - gap * (columns - 1) - 18) // columns)
+        high = round(17 + cell / 2)
+        for k in range(self.count):
+            left, top = self.x + 8 + k % columns * (cell + gap), self.y + 18 + k // columns * (high + 28)
+            self._slot_block(self.first + k, left, top, cell, high)
+        return self.y + math.ceil(self.count / columns) * (high + 28) + 6
+
+    def _slot_block(self, block: int, x: float, y: float, w: float, h: float) -> None:
+        paper, holders = self.paper, sorted(self.state.holders.get(block, ()))
+        paper.text(f"#{block}", x, y - 5, size=11, colour=INK3)
+        if block in self.state.fresh:
+            paper.text("new", x + 34, y - 5, size=11, bold=True)
+            if block in self.state.evicted:
+                paper.mark("evicted", x + 66, y - 8)
+        if not holders:
+            self._open_block(block, x, y, w, h)
+        else:
+            self._held_block(block, holders, x, y, w, h)
+        if block in self.state.next_out[:3]:
+            place = list(self.state.next_out).index(block)
+            paper.pill(ORDINALS[place], x + w - 2, y + h - 17, filled=place == 0)
+
+    def _open_block(self, block: int, x: float, y: float, w: float, h: float) -> None:
+        paper, is_cached = self.paper, block in self.state.cached
+        if is_cached:
+            paper.hatch(x, y, w, h, GHOST, 6)
+            paper.box(x, y, w, h, None, INK3, radius=3)
+        else:
+            paper.dotted_box(x, y, w, h, INK3)
+        word = "cached" if is_cached else "free"
+        wide = paper.text_width(word)
+        paper.box(x + w / 2 - wide / 2 - 4, y + h / 2 - 9, wide + 8, 18, BG)
+        paper.text(word, x + w / 2, y + h / 2 + 4, align="center", colour=INK2)
+
+    def _held_block(self, block: int, holders: list[int], x: float, y: float, w: float, h: float) -> None:
+        paper, bands, is_shared = self.paper, self._bands(block), len(holders) > 1
+        band = w / len(bands)
+        for i, colour in enumerate(bands):
+            paper.box(x + i * band, y, band, h, ink.tint(colour))
+            paper.box(x + i * band, y, band, 17, colour)
+        fill, written_from = self.state.fill(block), self._written_from(block, holders)
+        columns = 8 if self.size <= 64 else 16 if self.size <= 256 else 32
+        rows = math.ceil(self.size / columns)
+        wide, high = (w - 4) / columns, (h - 20) / rows
+        for slot in range(fill):
+            left, top = x + 2 + slot % columns * wide, y + 18 + slot // columns * high
+            colour = bands[min(len(bands) - 1, int((left + wide / 2 - x) / band))]
+            paper.box(left + 0.5, top + 0.5, wide - 1, high - 1, colour)
+            if slot >= written_from:
+                paper.box(left + wide / 2 - 1.5, top + high / 2 - 1.5, 3, 3, ink.text_on(colour))
+        paper.box(x, y, w, h, None, INK if is_shared else ink.edge(bands[0]), radius=3)
+        if is_shared:
+            paper.pill(f"×{len(holders)}", x + w, y - 17)
+        for i, request in enumerate(holders[: len(bands)]):
+            name = self.story.name(request) if bands[i] != INK2 else f"+{len(holders) - 3}"
+            if paper.text_width(name, bold=True) <= band:
+                paper.text(name, x + (i + 0.5) * band, y + 13, bold=True, align="center", colour=ink.text_on(bands[i]))
+
+    def _written_from(self, block: int, holders: list[int]) -> float:
+        found = math.inf
+        for request in holders:
+            first = self.state.tables[request].index(block) * self.size
+            old = max(0, min(self.size, self.before.get(request, math.inf) - first))
+            if self.state.tokens.get(request, 0) - first > old:
+                found = min(found, old)
+        return found
+
+    # ---- up to 4,000 blocks: fill levels
+
+    def _grid(self, most: int, least: int) -> float:
+        for cell in range(most, least - 1, -1):
+            pitch = cell + (4 if most == 40 else 2 if cell >= 14 else 1)
+            columns = max(1, int((self.width - 44) // pitch))
+            rows = math.ceil(self.count / columns)
+            if rows * pitch <= GRID_HEIGHT:
+                break
+        for k in range(self.count):
+            x, y = self.x + 40 + k % columns * pitch, self.y + 6 + k // columns * pitch
+            if k % columns == 0 and (pitch >= 14 or k // columns % 2 == 0):
+                self.paper.text(
+                    f"#{self.first + k}", self.x + 34, y + cell / 2 + 4, size=11, align="right", colour=INK3
+                )
+            self._level(self.first + k, x, y, cell)
+        return self.y + rows * pitch + 10
+
+    def _level(self, block: int, x: float, y: float, cell: float) -> None:
+        paper, holders = self.paper, self.state.holders.get(block)
+        if not holders:
+            if block in self.state.cached:
+                paper.hatch(x, y, cell, cell, GHOST, 6 if cell >= 22 else 4)
+                paper.box(x, y, cell, cell, None, INK3)
+            else:
+                paper.dotted_box(x, y, cell, cell, INK3, 1, 2)
+        else:
+            bands = self._bands(block)
+            level, band = round((cell - 2) * self.state.fill(block) / self.size), (cell - 2) / len(bands)
+            paper.box(x, y, cell, cell, INK if len(bands) > 1 else ink.edge(bands[0]))
+            for i, colour in enumerate(bands):
+                paper.box(x + 1 + i * band, y + 1, band, cell - 2, ink.tint(colour))
+                paper.box(x + 1 + i * band, y + cell - 1 - level, band, level, colour)
+            self._level_name(holders, x, y, cell, bands, is_full=level >= cell - 2)
+        if self.state.next_out and block == self.state.next_out[0]:
+            paper.box(x + cell - 9, y + cell - 11, 9, 11, INK)
+            paper.text("1", x + cell - 4.5, y + cell - 2, size=9.5, bold=True, align="center", colour=BG)
+
+    def _level_name(
+        self, holders: list[int], x: float, y: float, cell: float, bands: list[str], *, is_full: bool
+    ) -> None:
+        words, size = f"×{len(holders)}" if len(holders) > 1 else self.story.name(holders[0]), 11 if cell >= 30 else 9.5
+        wide, middle = self.paper.text_width(words, size=size, bold=True), y + cell / 2
+        if wide > cell - 2:
+            return
+        if len(holders) > 1:
+            self.paper.box(x + cell / 2 - wide / 2 - 2, middle - size / 2 - 1.5, wide + 4, size + 3, INK)
+        ground = bands[0] if is_full else ink.tint(bands[0])
+        colour, halo = (BG, None) if len(holders) > 1 else (ink.text_on(ground), ground)
+        style = {"size": size, "bold": True, "align": "center", "colour": colour, "halo": halo}
+        self.paper.text(words, x + cell / 2, middle + size * 0.36, **style)  # type: ignore[arg-type]
+
+    # ---- more: pixels
+
+    def _overview(self) -> float:
+        inside, px, per = int(self.width - 2), 2, 1
+        while math.ceil(math.ceil(self.count / per) / (inside // px)) * px > OVERVIEW_HEIGHT:
+            px, per = (1, per) if px == 2 else (1, per + 1)
+        columns = inside // px
+        words = (
+            f"one {px}×{px} px square each" if per == 1 else f"{per} a pixel (held wins over cached, cached over free)"
+        )
+        self.paper.text(
+            f"All {number(self.count)} blocks, {words}", self.x, self.y + 12, size=11.5, bold=True, colour=INK2
+        )
+        colours = []
+        for k in range(math.ceil(self.count / per)):
+            blocks = range(self.first + k * per, min(self.first + (k + 1) * per, self.first + self.count))
+            held = next((b for b in blocks if b in self.state.holders), None)
+            is_cached = held is None and any(b in self.state.cached for b in blocks)
+            is_odd = (k // columns + k % columns) % 2
+            empty = (INK3 if is_odd else BG) if is_cached else (LINE if is_odd and k // columns % 2 else BG)
+            colours.append(empty if held is None else self._owner(min(self.state.holders[held])))
+        rows = math.ceil(len(colours) / columns)
+        colours += [BG] * (rows * columns - len(colours))
+        self.paper.pixels(columns, colours, self.x + 1, self.y + 20, px, px)
+        self.paper.box(self.x, self.y + 19, columns * px + 2, rows * px + 2, None, INK3)
+        bottom = self.y + 20 + rows * px
+        if self.state.next_out:
+            words = f"next out #{number(self.state.next_out[0])}"
+            self.paper.text(words, self.x, bottom + 16, bold=True)
+        return bottom + 20
+
+    def _legend(self) -> list[ink.LegendItem]:
+        paper, colour = self.paper, ink.OWNERS[0]
+
+        def written(x: float, y: float) -> None:
+            paper.box(x + 4, y + 3, 9, 9, colour)
+            paper.box(x + 7, y + 6, 3, 3, BG)
+
+        def shared(x: float, y: float) -> None:
+            paper.box(x, y + 1, 9, 12, colour)
+            paper.box(x + 9, y + 1, 9, 12, ink.OWNERS[1])
+            paper.box(x, y + 1, 18, 12, None, INK)
+
+        def cached(x: float, y: float) -> None:
+            paper.hatch(x, y + 1, 18, 12, GHOST)
+            paper.box(x, y + 1, 18, 12, None, INK3)
+
+        items: list[ink.LegendItem] = []
+        if self.count <= 64:
+            items = [
+                ("token", 18, lambda x, y: paper.box(x + 4, y + 3, 9, 9, colour)),
+                ("written this step", 18, written),
+                ("empty slot", 18, lambda x, y: paper.box(x + 4, y + 3, 9, 9, ink.tint(colour))),
+            ]
+        elif self.count <= 4000:
+            items = [("held, filled from below", 18, partial(_level_sign, paper, colour))]
+        items += [
+            ("shared, ref count", 18, shared),
+            ("cached, free to take", 18, cached),
+            ("free", 18, lambda x, y: paper.dotted_box(x, y + 1, 18, 12, INK3)),
+        ]
+        if self.count <= 64:
+            items.append(
+                ("taking this block evicted a cached prefix", 12, lambda x, y: paper.mark("evicted", x + 6, y + 7))
+            )
+        return items
+
+
+def _level_sign(paper: Paper, colour: str, x: float, y: float) -> None:
+    paper.box(x + 2, y, 14, 14, ink.edge(colour))
+    paper.box(x + 3, y + 1, 12, 12, ink.tint(colour))
+    paper.box(x + 3, y + 6, 12, 7, colour)
+
+
+class _Cells:
+    """The grid of cells; more than 16,384 are pixels."""
+
+    def __init__(self, paper: Paper, story: Story, state: CellsNow, x: float, y: float, width: float) -> None:
+        self.paper, self.story, self.state, self.x, self.y = paper, story, state, x, y
+        self.count, self.width = story.head["num_cells"] or 0, width
+        self.is_small = self.count > 4096
+        self.columns = min(128 if self.is_small else 64, max(1, self.count))
+        self.wide = min(36.0, (width - 50) / self.columns)
+        self.high = 8 if self.is_small else max(20.0, min(26.0, self.wide))
+        self.pitch = self.high + (2 if self.is_small else 6)
+        self.left, self.top = x + 34, y + 26
+        reach = max(state.attended, state.end)
+        # rows that nothing reads are cut: a picture is no place for a thousand empty rows
+        self.rows = min(math.ceil(self.count / self.columns), max(16, math.ceil(reach / self.columns) + 2), 100)
+
+    def draw(self) -> float:
+        self._ground()
+        self._empty()
+        for first, position, length, holders in self.state.runs():
+            self._capsule(first, position, length, holders)
+        self._written()
+        self._words()
+        bottom = self.top + self.rows * self.pitch + 22
+        return self.paper.legend(self._legend(), self.x, bottom, self.width)
+
+    def _owner(self, request: int) -> str:
+        colour = ink.owner(request, len(self.story.requests))
+        return colour if request in self.state.tokens else ink.mix(colour, BG, 0.7)  # kept for sharing only
+
+    def _corner(self, cell: int) -> tuple[float, float]:
+        return self.left + cell % self.columns * self.wide, self.top + cell // self.columns * self.pitch
+
+    @property
+    def _shown(self) -> int:
+        return min(self.count, self.rows * self.columns)
+
+    def _ground(self) -> None:
+        paper, read = self.paper, min(self._shown, self.state.attended)
+        full, rest = divmod(read, self.columns)
+        paper.box(self.left - 4, self.top - 4, self.columns * self.wide + 8, full * self.pitch + 2 * bool(full), SUB)
+        if rest:
+            paper.box(self.left - 4, self.top - 4 + full * self.pitch, rest * self.wide + 4, self.pitch + 2, SUB)
+        for row in range(0, self.rows, 8 if self.is_small else 1):
+            y = self.top + row * self.pitch + self.high / 2 + 4
+            paper.text(str(row * self.columns), self.left - 9, y, size=11, align="right", colour=INK3)
+
+    def _empty(self) -> None:
+        paper, end = self.paper, self.state.end
+        for cell in range(self._shown):
+            if cell in self.state.holders:
+                continue
+            x, y = self._corner(cell)
+            if cell >= self.state.attended:
+                paper.box(x + self.wide / 2 - 0.75, y + self.high / 2 - 0.75, 1.5, 1.5, GHOST)
+                continue
+            paper.box(x, y, self.wide, self.high, None, GHOST, thick=0.5)
+            if cell < end:
+                paper.line([(x + 1.5, y + self.high - 2.5), (x + self.wide - 1.5, y + 2.5)], GHOST)
+
+    def _capsule(self, first: int, position: int, length: int, holders: list[int]) -> None:
+        """One box for each row that the run stands in."""
+        cell, end = first, min(first + length, self._shown)
+        while cell < end:
+            part = min(end, cell + self.columns - cell % self.columns) - cell
+            self._part(cell, part, position + cell - first, holders)
+            cell += part
+
+    def _part(self, cell: int, length: int, position: int, holders: list[int]) -> None:
+        paper, (x, y), w, h = self.paper, self._corner(cell), length * self.wide, self.high
+        most = max(1, int(h // 3))
+        shown = [self._owner(r) for r in (holders if len(holders) <= most else holders[: most - 1])]
+        shown += [INK2] * (len(holders) > most)
+        for i, colour in enumerate(shown):
+            paper.box(
+                x + 0.4, y + i * h / len(shown), w - 0.8, h / len(shown) + 0.5, colour, radius=3 * (len(shown) == 1)
+            )
+        paper.box(x, y, w, h, None, INK if len(holders) > 1 else ink.edge(shown[0]), radius=3)
+        for i in range(1, length if not self.is_small else 0):
+            seam = ink.mix(shown[0], BG, 0.35)
+            if len(shown) == 1:
+                paper.line([(x + i * self.wide, y + 1), (x + i * self.wide, y + h - 2)], seam, 0.5)
+        if not self.is_small:
+            self._label(x, y, w, position, length, holders, shown)
+
+    def _label(self, x: float, y: float, w: float, position: int, n: int, holders: list[int], shown: list[str]) -> None:
+        paper, where = self.paper, f"{position}–{position + n - 1}" if n > 1 else str(position)
+        is_shared = len(holders) > 1
+        if is_shared:
+            choices = [f"×{len(holders)} sequences, positions {where}", f"×{len(holders)}"]
+        else:
+            name = self.story.name(holders[0])
+            kept = [] if holders[0] in self.state.tokens else [f"{name} kept {where}", f"{name} kept"]
+            choices = kept or [f"{name} {where}", name]
+        for words in choices:
+            wide = paper.text_width(words, size=11, bold=True)
+            if wide + (12 if is_shared else 4) > w:
+                continue
+            at, colour = x + min(5, (w - wide) / 2), ink.text_on(shown[0])
+            if is_shared:
+                paper.box(x + 3, y + self.high / 2 - 7.5, wide + 7, 15, BG, radius=3)
+                at, colour = x + 6.5, INK
+            paper.text(words, at, y + self.high / 2 + 4, size=11, bold=True, colour=colour)
+            return
+
+    def _written(self) -> None:
+        for cell in self.state.written:
+            if cell in self.state.holders and cell < self._shown:
+                x, y = self._corner(cell)
+                dot = 2 if self.is_small else 3
+                colour = ink.text_on(self._owner(self.state.holders[cell][-1]))
+                self.paper.box(x + (self.wide - dot) / 2, y + self.high - dot - 2, dot, dot, colour)
+
+    def _words(self) -> None:
+        paper, state = self.paper, self.state
+        if state.ring_head is not None:
+            words = f"ring head at cell {state.ring_head}: the search for free cells starts here"
+            paper.polygon([(self.left, self.y + 4), (self.left + 9, self.y + 4), (self.left + 4.5, self.y + 11)], INK)
+            paper.text(words, self.left + 16, self.y + 12, size=12, bold=True)
+            if state.ring_head < self._shown:
+                x, y = self._corner(state.ring_head)
+                x += self.wide / 2
+                paper.polygon([(x - 5, y - 7), (x + 5, y - 7), (x, y - 0.5)], INK)
+        read = min(self._shown, state.attended)
+        if not read:
+            return
+        y = self.top + math.ceil(read / self.columns) * self.pitch - 3
+        right = self.left + self.columns * self.wide
+        paper.line([(self.left - 4, y), (right + 4, y)], INK, 1.5)
+        words = f"attention reads cells 0–{state.attended - 1}"
+        paper.text(words, right, y + 14, bold=True, align="right", halo=BG)
+
+    def _legend(self) -> list[ink.LegendItem]:
+        paper, colour = self.paper, ink.OWNERS[0]
+
+        def shared(x: float, y: float) -> None:
+            for i in range(3):
+                paper.box(x, y + 1 + 4 * i, 24, 4, ink.OWNERS[i])
+            paper.box(x, y + 1, 24, 12, None, INK)
+
+        def written(x: float, y: float) -> None:
+            paper.box(x, y, 10, 14, colour, radius=2)
+            paper.box(x + 3.5, y + 9, 3, 3, BG)
+
+        def hole(x: float, y: float) -> None:
+            paper.box(x, y + 1, 10, 12, None, GHOST)
+            paper.line([(x + 1.5, y + 11), (x + 8.5, y + 3)], GHOST)
+
+        return [
+            ("run of one sequence", 24, lambda x, y: paper.box(x, y + 1, 24, 12, colour, ink.edge(colour), radius=3)),
+            ("shared cells, one band a sequence", 24, shared),
+            ("written this step", 10, written),
+            ("hole: masked, still read", 10, hole),
+            ("padding to a multiple of 256", 10, lambda x, y: paper.box(x, y + 1, 10, 12, None, GHOST)),
+            ("not read", 8, lambda x, y: paper.box(x + 3, y + 6, 2, 2, GHOST)),
+        ]

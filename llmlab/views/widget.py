@@ -1,0 +1,92 @@
+"""View: the one widget of all pictures of a run, with the words it exchanges with its page.
+
+To the page: `opening`, a story as JSON, when it is made; then messages with what is new (see live.py). From the page:
+{"t": "need" | "stop" | "drive" | "at", ...}. This file must not know runs or engines.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import anywidget
+import traitlets
+
+from llmlab.views.assets import script, style
+from llmlab.views.story import Story
+
+Message = dict[str, Any]
+
+
+class _Widget(anywidget.AnyWidget):
+    """Closes all of itself: a layout is a model of its own, and would stay in the kernel and in the page."""
+
+    def close(self) -> None:
+        layout = self.layout
+        super().close()
+        layout.close()
+
+
+class View(_Widget):
+    """Draws a story. `answer` is called with each message of the page, in any thread."""
+
+    _esm = script("widget")
+    _css = style()
+
+    # {head, requests, steps}; empty before there is a first step
+    opening = traitlets.Bytes().tag(sync=True)
+    # {parts, title, id of the story, kernel}
+    options = traitlets.Dict().tag(sync=True)
+    # "running", "paused", "stopping" or "ended"
+    state = traitlets.Unicode("ended").tag(sync=True)
+    # A sentence about the engine, as [[words, is bold], ...]
+    note = traitlets.List().tag(sync=True)
+    # A cell waits for the end of the run: interrupting the kernel stops it.
+    is_awaited = traitlets.Bool(False).tag(sync=True)
+
+    def __init__(self, story: Story | None, answer: Callable[[Message], None], **options: Any) -> None:
+        opening = opening_of(story) if story is not None else b""
+        super().__init__(opening=opening, options={**options, "kernel": kernel_id()})
+        keep_subshell(self)
+        self.on_msg(lambda _, message, buffers: answer(message))
+
+
+class TokensWidget(_Widget):
+    """Draws one answer, token by token."""
+
+    _esm = script("tokens_widget")
+    _css = style()
+
+    data = traitlets.Bytes().tag(sync=True)
+
+    def __init__(self, data: Message) -> None:
+        super().__init__(data=json.dumps(data).encode())
+
+
+def opening_of(story: Story) -> bytes:
+    """All of a story, as JSON."""
+    return json.dumps({"head": story.head, "requests": story.requests, "steps": story.steps}).encode()
+
+
+def keep_subshell(widget: Any) -> None:
+    """Let a page's messages in while a cell runs.
+
+    JupyterLab sends them to a thread of their own, a subshell. ipykernel 7.4 moves them to the thread that last wrote
+    to the widget: for one that a cell made, the main thread, which is busy as long as the cell runs.
+    """
+    comm = getattr(widget, "comm", None)
+    if comm is not None and hasattr(comm, "_reply_subshell_for"):
+        comm._reply_subshell_for = lambda data, default: default
+
+
+def kernel_id() -> str:
+    """The id of this kernel in Jupyter's REST API; "" where there is none."""
+    try:
+        from ipykernel.connect import get_connection_file
+
+        name = Path(get_connection_file()).stem
+    except Exception:  # no kernel, or one that is no ipykernel
+        return ""
+    return name.removeprefix("kernel-") if name.startswith("kernel-") else ""

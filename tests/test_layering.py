@@ -27,6 +27,7 @@ ONLY_IN = {
     "anywidget": ["views/*"],
     "ipywidgets": ["views/*"],
     "plotly": ["views/*"],
+    "PIL": ["views/*"],
     # the quantizer runs in a process of its own, because llama.cpp may abort it
     "llama_cpp": ["engines/llamacpp*.py", "models/llama_quantize.py"],
     "vllm": ["engines/vllm*.py"],

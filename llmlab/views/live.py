@@ -1,5 +1,4 @@
-"""Live: the story of a run while it grows, for all its views. One thread takes the steps and sends them, 20 times a
-second.
+"""Live: the story of a run while it grows, for all its views. One thread sends the steps, 20 times a second at most.
 
 Messages: {"t": "s", "from": n, "requests": [[index, request], ...], "steps": [...]} with what is new, steps from the
 n-th of the run on; and once a second {"t": "k"}, from which a view that came late can begin at once: "head" with the KV
@@ -11,6 +10,7 @@ This file must not know widgets or notebooks.
 from __future__ import annotations
 
 import json
+import os
 import threading
 import time
 import uuid
@@ -24,7 +24,9 @@ from llmlab.views.kv_now import empty_kv
 from llmlab.views.narration import died, paused
 from llmlab.views.story import Story
 
-PERIOD_S = 0.05
+PERIOD_S, MAX_PERIOD_S = 0.05, 0.25
+# The engine computes on the same machine: views may take 1 % of it, and are sent less often where that is not enough.
+MAX_SHARE = 0.01 * (os.cpu_count() or 1)
 KEY_S = 1.0
 # Of a large cache a key message is large: it is sent less often, so that this many bytes a second are enough.
 KEY_BYTES_PER_S = 100_000
@@ -66,7 +68,7 @@ class Live:
     # ---- for views
 
     def attach(self, screen: Screen) -> None:
-        """Send it what comes from now on. The thread runs while there are screens and the run goes on."""
+        """Send it what comes from now on."""
         with self._lock:
             if screen not in self._screens:
                 self._screens.append(screen)
@@ -76,9 +78,8 @@ class Live:
                 self._thread.start()
 
     def detach(self, screen: Screen) -> None:
-        with self._lock:
-            if screen in self._screens:
-                self._screens.remove(screen)
+        with self._lock, suppress(ValueError):
+            self._screens.remove(screen)
 
     def need(self, screen: Screen, have: int) -> None:
         """The screen lacks the steps from `have` on; the next message brings them."""
@@ -129,12 +130,14 @@ class Live:
 
     def _publish(self) -> None:
         while not self.finish():
+            started_s = time.thread_time()
             with self._lock:
                 if not self._screens:
                     self._thread = None
                     return
                 self._tick()
-            time.sleep(PERIOD_S)
+            took_s = time.thread_time() - started_s
+            time.sleep(min(max(PERIOD_S, took_s / MAX_SHARE), MAX_PERIOD_S))
 
     def _tick(self) -> None:
         """Send what is new."""

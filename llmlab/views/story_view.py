@@ -94,13 +94,14 @@ class StoryView:
             print(self)
             return
         CELLS.add(self)
+        live = self._told if isinstance(self._told, Live) and self.is_live else None  # asked once: it may end meanwhile
         shown: dict[str, Any] = {"text/plain": self.title}
-        if where == "file" or not self.is_live:
+        if where == "file" or live is None:
             shown = {**self.twin().bundle()}
         publish(shown | (view_of(self.widget) if where == "page" else {}), self._display_id)
-        if isinstance(self._told, Live) and self.is_live:
-            self._told.attach(self)
-            self._end_hook = self._end_hook or CELLS.after_each(self._told.finish)
+        if live is not None:
+            live.attach(self)
+            self._end_hook = self._end_hook or CELLS.after_each(live.finish)
 
     # ---- what the live story says
 

@@ -11,7 +11,7 @@ from functools import cached_property
 from html import escape
 from typing import TYPE_CHECKING
 
-from llmlab.views.kv_now import Memory, kv_after
+from llmlab.views.kv_now import BlocksNow, CellsNow, Memory, kv_after
 from llmlab.views.story import Story
 from llmlab.views.twin_words import Section, panel, subtitle, text_twin
 
@@ -63,7 +63,6 @@ class Twin:
 
     @cached_property
     def _png(self) -> bytes:
-        from llmlab.views.twin_kv import draw_kv
         from llmlab.views.twin_paper import INK2, Paper
         from llmlab.views.twin_timeline import draw_timeline
 
@@ -76,7 +75,7 @@ class Twin:
         paper.text(subtitle(story.head), at, 24, size=13, colour=INK2)
         y: float = 38
         if "kv" in self._parts:
-            bottom = draw_kv(paper, story, state, x, y, width - PANEL - GAP)
+            bottom = _draw_kv(paper, story, state, x, y, width - PANEL - GAP)
             y = max(bottom, _draw_panel(paper, self._panel(), x + width - PANEL, y)) + 16
         if "timeline" in self._parts:
             y = draw_timeline(paper, story, self.index, x, y, width) + 8
@@ -86,6 +85,19 @@ class Twin:
     def _panel(self) -> list[Section]:
         assert self._story is not None and self._state is not None
         return panel(self._story, self.index, self._state) if "kv" in self._parts else []
+
+
+def _draw_kv(paper: Paper, story: Story, state: Memory, x: float, y: float, width: float) -> float:
+    """The picture of the KV cache with its legend; where it ends."""
+    from llmlab.views.twin_blocks import BlocksPicture
+    from llmlab.views.twin_cells import CellsPicture
+
+    if isinstance(state, BlocksNow):
+        return BlocksPicture(paper, story, state, x, y, width).draw()
+    if isinstance(state, CellsNow):
+        return CellsPicture(paper, story, state, x, y, width).draw()
+    paper.text("This engine shows no KV cache", x, y + 18, size=15, bold=True)
+    return y + 30
 
 
 def _draw_panel(paper: Paper, sections: Sequence[Section], x: float, y: float) -> float:

@@ -155,8 +155,9 @@ class Paper:
     ) -> None:  # fmt: skip
         """`y` is the baseline."""
         self._note(colour, halo)
-        more = {"stroke_width": 3, "stroke_fill": halo} if halo else {}
-        self._draw.text((x * SCALE, y * SCALE), value, colour, font(size, bold), _ANCHORS[align], **more)
+        stroke = {"stroke_width": 3.0 if halo else 0.0, "stroke_fill": halo}
+        draw: Any = self._draw.text  # its type says less than it takes
+        draw((x * SCALE, y * SCALE), value, colour, font(size, bold), _ANCHORS[align], **stroke)
 
     def text_width(self, value: str, *, size: float = 12, bold: bool = False) -> float:
         return float(self._draw.textlength(value, font(size, bold))) / SCALE

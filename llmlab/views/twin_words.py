@@ -78,7 +78,8 @@ def timeline_line(story: Story, index: int) -> str:
         f"{number(n)} {name}" for name, n in zip(("prefill", "decode", "recompute"), record["u"], strict=True) if n
     )
     told = f" ({shares})" if shares else ""
-    return f"{len(story.requests)} requests; {total}{limit} tokens{told}; {record['nr']} run, {record['nw']} wait"
+    requests = f"{len(story.requests)} request{'' if len(story.requests) == 1 else 's'}"
+    return f"{requests}; {total}{limit} tokens{told}; {record['nr']} run, {record['nw']} wait"
 
 
 def text_twin(story: Story | None, index: int, parts: Sequence[str], title: str, state: Memory | None) -> str:
@@ -203,7 +204,7 @@ def _cell_sections(head: Mapping[str, Any], fig: Mapping[str, Any], source: str)
         rows = [
             ("shared cells", number(fig.get("shared")), source),
             ("cells saved", number(fig.get("saved")), source),
-            ("prefix cache hits so far, tokens", number(fig.get("hits")), head["source"]),
+            ("prefix-hit tokens so far", number(fig.get("hits")), head["source"]),
         ]
         sections.append(("Sharing", rows))
     return sections

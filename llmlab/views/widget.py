@@ -42,7 +42,7 @@ class View(_Widget):
     # "running", "paused", "stopping" or "ended"
     state = traitlets.Unicode("ended").tag(sync=True)
     # A sentence about the engine, as [[words, is bold], ...]
-    note = traitlets.List().tag(sync=True)
+    note: Any = traitlets.List().tag(sync=True)
     # A cell waits for the end of the run: interrupting the kernel stops it.
     is_awaited = traitlets.Bool(False).tag(sync=True)
 

@@ -73,7 +73,7 @@ def test_a_batch_is_seen_live_scrubbed_frozen_and_read_without_a_kernel(notebook
     opened = notebook(
         "live.ipynb",
         LLAMA,
-        "run = eng.batch(prompts, max_tokens=40)\nview = llmlab.watch(run)\nview",
+        "run = eng.batch(prompts, max_tokens=64)\nview = llmlab.watch(run)\nview",
         "n = len(run.wait())",
         "run.view",
         CELLS,
@@ -172,7 +172,9 @@ def test_an_engine_is_paused_and_stepped_from_the_view(notebook: Open):
 
 def test_running_all_cells_twice_leaves_no_widget_and_no_thread_behind(notebook: Open):
     count = (
-        "import json, ipywidgets\nnames = [t.name for t in threading.enumerate()]\n"
+        "import json, time, ipywidgets\n"
+        "time.sleep(0.5)  # a thread that sends looks up four times a second at least\n"
+        "names = [t.name for t in threading.enumerate()]\n"
         "print(json.dumps([names.count('llmlab view'), len(ipywidgets.widgets.widget._instances)]))"
     )
     opened = notebook(

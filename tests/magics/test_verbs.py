@@ -147,7 +147,7 @@ def test_mem_says_who_measured_and_what_nobody_did(shell: InteractiveShell, fake
     memory = llm(shell, "mem")
     shown = capsys.readouterr().out
     assert memory["rss"] > 10_000_000
-    assert re.search(r"process of the engine +[\d.]+ MB +measured", shown)
+    assert re.search(r"process of the engine +[\d.]+ [MG]B +measured", shown)
     assert re.search(r"weights +–", shown)
     assert re.search(r"free on this machine +[\d.]+ GB +measured", shown)
 

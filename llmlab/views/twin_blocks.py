@@ -1,5 +1,4 @@
-"""The frozen picture of a KV cache: blocks or cells, with the geometry of static/kv_blocks_geometry.js and
-static/kv_cells_geometry.js.
+"""The frozen picture of a paged KV cache, with the geometry of static/kv_blocks_geometry.js.
 
 This file must not know runs, files or notebooks.
 """
@@ -10,9 +9,9 @@ import math
 from functools import partial
 
 from llmlab.views import twin_paper as ink
-from llmlab.views.kv_now import BlocksNow, CellsNow, Memory
+from llmlab.views.kv_now import BlocksNow
 from llmlab.views.story import Story
-from llmlab.views.twin_paper import BG, GHOST, INK, INK2, INK3, LINE, SUB, Paper
+from llmlab.views.twin_paper import BG, GHOST, INK, INK2, INK3, LINE, Paper
 from llmlab.views.twin_words import number
 
 ORDINALS = ("next out", "2nd", "3rd")
@@ -20,17 +19,9 @@ GRID_HEIGHT = 440
 OVERVIEW_HEIGHT = 260
 
 
-def draw_kv(paper: Paper, story: Story, state: Memory, x: float, y: float, width: float) -> float:
-    """The picture and its legend; where it ends."""
-    if isinstance(state, BlocksNow):
-        return _Blocks(paper, story, state, x, y, width).draw()
-    if isinstance(state, CellsNow):
-        return _Cells(paper, story, state, x, y, width).draw()
-    paper.text("This engine shows no KV cache", x, y + 18, size=15, bold=True)
-    return y + 30
+class BlocksPicture:
+    """Every slot of up to 64 blocks, fill levels of up to 4,000, pixels of more."""
 
-
-class _Blocks:
     def __init__(self, paper: Paper, story: Story, state: BlocksNow, x: float, y: float, width: float) -> None:
         self.paper, self.story, self.state, self.x, self.y, self.width = paper, story, state, x, y, width
         self.first = story.head["first_block"]
@@ -251,161 +242,3 @@ def _level_sign(paper: Paper, colour: str, x: float, y: float) -> None:
     paper.box(x + 2, y, 14, 14, ink.edge(colour))
     paper.box(x + 3, y + 1, 12, 12, ink.tint(colour))
     paper.box(x + 3, y + 6, 12, 7, colour)
-
-
-class _Cells:
-    """The grid of cells; more than 16,384 are pixels."""
-
-    def __init__(self, paper: Paper, story: Story, state: CellsNow, x: float, y: float, width: float) -> None:
-        self.paper, self.story, self.state, self.x, self.y = paper, story, state, x, y
-        self.count, self.width = story.head["num_cells"] or 0, width
-        self.is_small = self.count > 4096
-        self.columns = min(128 if self.is_small else 64, max(1, self.count))
-        self.wide = min(36.0, (width - 50) / self.columns)
-        self.high = 8 if self.is_small else max(20.0, min(26.0, self.wide))
-        self.pitch = self.high + (2 if self.is_small else 6)
-        self.left, self.top = x + 34, y + 26
-        reach = max(state.attended, state.end)
-        # rows that nothing reads are cut: a picture is no place for a thousand empty rows
-        self.rows = min(math.ceil(self.count / self.columns), max(16, math.ceil(reach / self.columns) + 2), 100)
-
-    def draw(self) -> float:
-        self._ground()
-        self._empty()
-        for first, position, length, holders in self.state.runs():
-            self._capsule(first, position, length, holders)
-        self._written()
-        self._words()
-        bottom = self.top + self.rows * self.pitch + 22
-        return self.paper.legend(self._legend(), self.x, bottom, self.width)
-
-    def _owner(self, request: int) -> str:
-        colour = ink.owner(request, len(self.story.requests))
-        return colour if request in self.state.tokens else ink.mix(colour, BG, 0.7)  # kept for sharing only
-
-    def _corner(self, cell: int) -> tuple[float, float]:
-        return self.left + cell % self.columns * self.wide, self.top + cell // self.columns * self.pitch
-
-    @property
-    def _shown(self) -> int:
-        return min(self.count, self.rows * self.columns)
-
-    def _ground(self) -> None:
-        paper, read = self.paper, min(self._shown, self.state.attended)
-        full, rest = divmod(read, self.columns)
-        paper.box(self.left - 4, self.top - 4, self.columns * self.wide + 8, full * self.pitch + 2 * bool(full), SUB)
-        if rest:
-            paper.box(self.left - 4, self.top - 4 + full * self.pitch, rest * self.wide + 4, self.pitch + 2, SUB)
-        for row in range(0, self.rows, 8 if self.is_small else 1):
-            y = self.top + row * self.pitch + self.high / 2 + 4
-            paper.text(str(row * self.columns), self.left - 9, y, size=11, align="right", colour=INK3)
-
-    def _empty(self) -> None:
-        paper, end = self.paper, self.state.end
-        for cell in range(self._shown):
-            if cell in self.state.holders:
-                continue
-            x, y = self._corner(cell)
-            if cell >= self.state.attended:
-                paper.box(x + self.wide / 2 - 0.75, y + self.high / 2 - 0.75, 1.5, 1.5, GHOST)
-                continue
-            paper.box(x, y, self.wide, self.high, None, GHOST, thick=0.5)
-            if cell < end:
-                paper.line([(x + 1.5, y + self.high - 2.5), (x + self.wide - 1.5, y + 2.5)], GHOST)
-
-    def _capsule(self, first: int, position: int, length: int, holders: list[int]) -> None:
-        """One box for each row that the run stands in."""
-        cell, end = first, min(first + length, self._shown)
-        while cell < end:
-            part = min(end, cell + self.columns - cell % self.columns) - cell
-            self._part(cell, part, position + cell - first, holders)
-            cell += part
-
-    def _part(self, cell: int, length: int, position: int, holders: list[int]) -> None:
-        paper, (x, y), w, h = self.paper, self._corner(cell), length * self.wide, self.high
-        most = max(1, int(h // 3))
-        shown = [self._owner(r) for r in (holders if len(holders) <= most else holders[: most - 1])]
-        shown += [INK2] * (len(holders) > most)
-        for i, colour in enumerate(shown):
-            paper.box(
-                x + 0.4, y + i * h / len(shown), w - 0.8, h / len(shown) + 0.5, colour, radius=3 * (len(shown) == 1)
-            )
-        paper.box(x, y, w, h, None, INK if len(holders) > 1 else ink.edge(shown[0]), radius=3)
-        for i in range(1, length if not self.is_small else 0):
-            seam = ink.mix(shown[0], BG, 0.35)
-            if len(shown) == 1:
-                paper.line([(x + i * self.wide, y + 1), (x + i * self.wide, y + h - 2)], seam, 0.5)
-        if not self.is_small:
-            self._label(x, y, w, position, length, holders, shown)
-
-    def _label(self, x: float, y: float, w: float, position: int, n: int, holders: list[int], shown: list[str]) -> None:
-        paper, where = self.paper, f"{position}–{position + n - 1}" if n > 1 else str(position)
-        is_shared = len(holders) > 1
-        if is_shared:
-            choices = [f"×{len(holders)} sequences, positions {where}", f"×{len(holders)}"]
-        else:
-            name = self.story.name(holders[0])
-            kept = [] if holders[0] in self.state.tokens else [f"{name} kept {where}", f"{name} kept"]
-            choices = kept or [f"{name} {where}", name]
-        for words in choices:
-            wide = paper.text_width(words, size=11, bold=True)
-            if wide + (12 if is_shared else 4) > w:
-                continue
-            at, colour = x + min(5, (w - wide) / 2), ink.text_on(shown[0])
-            if is_shared:
-                paper.box(x + 3, y + self.high / 2 - 7.5, wide + 7, 15, BG, radius=3)
-                at, colour = x + 6.5, INK
-            paper.text(words, at, y + self.high / 2 + 4, size=11, bold=True, colour=colour)
-            return
-
-    def _written(self) -> None:
-        for cell in self.state.written:
-            if cell in self.state.holders and cell < self._shown:
-                x, y = self._corner(cell)
-                dot = 2 if self.is_small else 3
-                colour = ink.text_on(self._owner(self.state.holders[cell][-1]))
-                self.paper.box(x + (self.wide - dot) / 2, y + self.high - dot - 2, dot, dot, colour)
-
-    def _words(self) -> None:
-        paper, state = self.paper, self.state
-        if state.ring_head is not None:
-            words = f"ring head at cell {state.ring_head}: the search for free cells starts here"
-            paper.polygon([(self.left, self.y + 4), (self.left + 9, self.y + 4), (self.left + 4.5, self.y + 11)], INK)
-            paper.text(words, self.left + 16, self.y + 12, size=12, bold=True)
-            if state.ring_head < self._shown:
-                x, y = self._corner(state.ring_head)
-                x += self.wide / 2
-                paper.polygon([(x - 5, y - 7), (x + 5, y - 7), (x, y - 0.5)], INK)
-        read = min(self._shown, state.attended)
-        if not read:
-            return
-        y = self.top + math.ceil(read / self.columns) * self.pitch - 3
-        right = self.left + self.columns * self.wide
-        paper.line([(self.left - 4, y), (right + 4, y)], INK, 1.5)
-        words = f"attention reads cells 0–{state.attended - 1}"
-        paper.text(words, right, y + 14, bold=True, align="right", halo=BG)
-
-    def _legend(self) -> list[ink.LegendItem]:
-        paper, colour = self.paper, ink.OWNERS[0]
-
-        def shared(x: float, y: float) -> None:
-            for i in range(3):
-                paper.box(x, y + 1 + 4 * i, 24, 4, ink.OWNERS[i])
-            paper.box(x, y + 1, 24, 12, None, INK)
-
-        def written(x: float, y: float) -> None:
-            paper.box(x, y, 10, 14, colour, radius=2)
-            paper.box(x + 3.5, y + 9, 3, 3, BG)
-
-        def hole(x: float, y: float) -> None:
-            paper.box(x, y + 1, 10, 12, None, GHOST)
-            paper.line([(x + 1.5, y + 11), (x + 8.5, y + 3)], GHOST)
-
-        return [
-            ("run of one sequence", 24, lambda x, y: paper.box(x, y + 1, 24, 12, colour, ink.edge(colour), radius=3)),
-            ("shared cells, one band a sequence", 24, shared),
-            ("written this step", 10, written),
-            ("hole: masked, still read", 10, hole),
-            ("padding to a multiple of 256", 10, lambda x, y: paper.box(x, y + 1, 10, 12, None, GHOST)),
-            ("not read", 8, lambda x, y: paper.box(x + 3, y + 6, 2, 2, GHOST)),
-        ]

@@ -1,0 +1,136 @@
+"""The widget and where it appears: a real kernel, as a front end and as nbclient drive it."""
+
+from __future__ import annotations
+
+import importlib.util
+import json
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from types import SimpleNamespace
+
+import pytest
+from hand_written import prefix_sharing_in_cells
+from live_support import ENGINES, load_fake, until
+
+import llmlab
+from llmlab.engines import registry
+from llmlab.views.story import Story
+from llmlab.views.widget import View, keep_subshell
+
+WIDGET = "application/vnd.jupyter.widget-view+json"
+spec = importlib.util.spec_from_file_location(
+    "live_kernel", Path(__file__).resolve().parents[1] / "magics" / "live_kernel.py"
+)
+assert spec is not None and spec.loader is not None
+live_kernel = importlib.util.module_from_spec(spec)
+sys.modules.setdefault("live_kernel", live_kernel)
+spec.loader.exec_module(live_kernel)
+
+START = f"""import sys, threading, llmlab
+sys.path.append({ENGINES!r})
+eng = llmlab.load("letters", engine="fake_engine:FakeEngine", isolation="inline", options={{"step_s": 0.005}})"""
+WATCH = "run = eng.batch(['one', 'and two'], max_tokens=20)\ndisplay(llmlab.watch(run))\n"
+NUM_OPEN = "import ipywidgets; print(len(ipywidgets.widgets.widget._instances))"
+
+
+@pytest.fixture(scope="module")
+def kernel() -> Iterator[live_kernel.Kernel]:
+    kernel = live_kernel.Kernel()
+    kernel.run(START)
+    yield kernel
+    kernel.close()
+
+
+@pytest.mark.slow
+def test_a_live_view_is_a_widget_and_at_the_end_its_twin_in_the_same_place(kernel: live_kernel.Kernel):
+    seen = []
+    outputs = kernel.run(WATCH + "r = run.wait()", cell_id="live", meanwhile=lambda o: seen.append(list(o.displays)))
+    first = next(displays for displays in seen if displays)
+    assert first[0][1].keys() == {"text/plain", WIDGET}
+    (_, bundle), *others = outputs.displays
+    assert not others and bundle.keys() == {"image/png", "text/html", "text/plain"}
+    assert bundle["text/plain"].startswith("Run of 2 requests · fake 1 · step ")
+    assert kernel.run(NUM_OPEN).stdout == "0\n"
+
+
+@pytest.mark.slow
+def test_under_nbclient_no_widget_is_made_and_the_twin_is_stored(kernel: live_kernel.Kernel):
+    outputs = kernel.run(WATCH + "r = run.wait()", allow_stdin=False)
+    assert [bundle.keys() for _, bundle in outputs.displays] == [{"image/png", "text/html", "text/plain"}]
+    again = kernel.run("run.view", allow_stdin=False)
+    assert again.displays[0][1]["text/plain"] == outputs.displays[0][1]["text/plain"]
+    assert kernel.run(NUM_OPEN).stdout == "0\n"
+
+
+@pytest.mark.slow
+def test_a_cell_that_runs_again_closes_what_it_showed(kernel: live_kernel.Kernel):
+    kernel.run(WATCH + "r = run.wait()", cell_id="live")
+    for _ in range(3):
+        outputs = kernel.run("display(llmlab.kv_cache(run), run.view)", cell_id="shows")
+        assert all(WIDGET in bundle and "image/png" in bundle for _, bundle in outputs.displays)
+    assert kernel.run(NUM_OPEN).stdout == "4\n"  # two widgets with a layout each
+    kernel.run("pass", cell_id="shows")
+    assert kernel.run(NUM_OPEN).stdout == "0\n"
+
+
+@pytest.mark.slow
+def test_freeze_puts_the_twin_where_a_finished_run_was_shown(kernel: live_kernel.Kernel):
+    kernel.run(WATCH + "r = run.wait()", cell_id="live")
+    outputs = kernel.run("view = run.view\ndisplay(view)\nview.freeze()", cell_id="frozen")
+    assert outputs.displays[0][1].keys() == {"image/png", "text/html", "text/plain"}
+    assert kernel.run(NUM_OPEN).stdout == "0\n"
+
+
+def test_a_widget_opens_with_all_of_a_finished_story():
+    story = Story.of(prefix_sharing_in_cells())
+    widget = View(story, lambda message: None, parts=["kv"], title="KV cache", id="x")
+    opening = json.loads(widget.opening)
+    assert opening == json.loads(json.dumps({"head": story.head, "requests": story.requests, "steps": story.steps}))
+    assert widget.options["parts"] == ["kv"] and widget.state == "ended"
+    widget.close()
+
+
+def test_messages_of_the_page_stop_and_drive_the_run_and_tell_where_the_user_looks():
+    engine = load_fake(step_s=0.01)
+    run = engine.batch(["one"], max_tokens=2000)
+    view = llmlab.watch(run)
+    until(lambda: view.story is not None and len(view.story.steps) > 3)
+    view._answer({"t": "drive", "paused": True})
+    assert engine.is_paused
+    view._answer({"t": "at", "i": 2})
+    assert view.twin().index == 2
+    view._answer({"t": "at", "i": None})
+    assert view.story is not None and view.twin().index == len(view.story.steps) - 1
+    view._answer({"t": "nonsense"})
+    view._answer({"t": "stop"})
+    assert run.done and run.results[0].finish_reason == "interrupted"
+    registry.unload(all=True)
+
+
+def test_a_comm_that_remembers_a_shell_answers_on_the_one_that_was_asked():
+    comm = SimpleNamespace(_reply_subshell_for=lambda data, default: None)  # as ipykernel 7.4: the main shell
+    keep_subshell(SimpleNamespace(comm=comm))
+    assert comm._reply_subshell_for({}, "subshell-1") == "subshell-1"
+    old = SimpleNamespace()
+    keep_subshell(SimpleNamespace(comm=old))
+    keep_subshell(SimpleNamespace(comm=None))
+    assert vars(old) == {}
+
+
+def test_ipykernel_still_has_what_the_repair_replaces():
+    """When this fails, look at whether JupyterLab's messages reach a busy kernel without keep_subshell()."""
+    import ipykernel
+    from ipykernel.comm.comm import BaseComm
+
+    if ipykernel.version_info[:2] >= (7, 4):
+        assert hasattr(BaseComm, "_reply_subshell_for")
+
+
+def test_a_view_of_a_file_needs_no_widget_package():
+    code = (
+        "import sys, llmlab; from llmlab.views.shows import watch; print(sorted({'anywidget', 'IPython', 'PIL'} & "
+        "set(sys.modules)))"
+    )
+    assert subprocess.check_output([sys.executable, "-c", code], text=True) == "[]\n"

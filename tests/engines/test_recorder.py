@@ -132,3 +132,30 @@ def test_an_engine_without_kv_has_none_at_the_start():
     for step in steps:
         recorder.add_step(encode(Step(**step)))
     assert recorder.slice(2).header.kv_at_start is None
+
+
+@pytest.mark.parametrize("keeps_decoded", [False, True])
+def test_who_follows_gets_each_step_once_decoded_before_or_not(keeps_decoded: bool):
+    whole, _ = recorded()
+    steps = whole.slice().step_records
+    recorder, followed, number = Recorder(whole.header), [], 0
+    for i, step in enumerate(steps):
+        recorder.add_step(encode(step), step if keeps_decoded and i % 97 else None)
+        if i % 50 == 0 or i == len(steps) - 1:  # more than stay decoded
+            news = recorder.since(number)
+            followed += news.steps
+            number = news.next_step
+    assert followed == list(steps)
+    assert recorder.since(number).steps == []
+    assert recorder.since(5, 9).steps == list(steps[5:9])
+
+
+def test_who_follows_a_session_of_which_the_beginning_is_folded_starts_where_it_is_known():
+    recorder, _ = recorded(max_bytes=40_000)
+    opening, number = recorder.opening(0, own=["r39"])
+    news = recorder.since(number, own=["r39"])
+    assert number > 0 and opening.step_records == () and opening.header.kv_at_start is not None
+    assert len(news.steps) == recorder.num_steps - number == len(recorder.slice().step_records)
+    assert "r39" in [request.request_id for request in news.requests]
+    arrivals = [request.arrival_s for request in news.requests]
+    assert arrivals == sorted(arrivals)

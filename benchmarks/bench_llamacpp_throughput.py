@@ -2,8 +2,9 @@
 
     python -m benchmarks.bench_llamacpp_throughput
 
-16 prompts x 64 greedy tokens, 2 threads, tracing on; and the same prompts one at a time. Each measurement is a fresh
-process; the peers take turns.
+16 prompts x 64 greedy tokens, 2 threads, tracing on; and the first of them one at a time. All peers are loaded in one
+process and take turns, prompt by prompt and batch by batch: these machines change their speed by 20 % within minutes,
+so each ratio is that of neighbours, and the median of all rounds.
 """
 
 from __future__ import annotations
@@ -12,9 +13,11 @@ import argparse
 import itertools
 import json
 import os
+import statistics
 import time
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
+from typing import Any
 
 os.environ.setdefault("GOMP_SPINCOUNT", "1000")  # for every peer: without it, 2 threads spin each other to a crawl
 
@@ -29,12 +32,10 @@ def gguf(quant: str) -> str:
     return str(models.get("smollm2-135m").gguf(quant))
 
 
-def timed(serve: Callable[[list[str]], int], at_once: bool) -> float:
-    """Output tokens per second; one at a time over the first few prompts, or all at once."""
-    serve(["Warm up, please."])
+def rate(serve: Callable[[list[str]], int], prompts: list[str]) -> float:
+    """Output tokens per second."""
     started = time.perf_counter()
-    num_tokens = serve(PROMPTS) if at_once else sum(serve([p]) for p in PROMPTS[:NUM_SINGLE])
-    return num_tokens / (time.perf_counter() - started)
+    return serve(prompts) / (time.perf_counter() - started)
 
 
 def llama_class(quant: str) -> Callable[[list[str]], int]:
@@ -121,45 +122,68 @@ def handle(quant: str) -> Callable[[list[str]], int]:
 
 
 PEERS = {"Llama": llama_class, "llama-server": llama_server, "bare loop": bare_loop, "llmlab": handle}
+IN_BATCHES = ("llama-server", "bare loop", "llmlab")
+# quant -> bounds of 16 requests: against sequential `Llama`, against llama-server
+BOUNDS = {"Q4_1": (2.0, 1.0), "F16": (3.7, 1.25)}
+
+
+def measure_rounds(quant: str, rounds: int) -> dict[str, list[list[float]]]:
+    """Rates by turns: "single" [rounds * prompts][peer] in the order of PEERS, "batch" [rounds][peer] of IN_BATCHES."""
+    served = {name: peer(quant) for name, peer in PEERS.items()}
+    for serve in served.values():
+        serve(["Warm up, please."])
+    found: dict[str, list[list[float]]] = {"single": [], "batch": []}
+    for _ in range(rounds):
+        for prompt in PROMPTS[:NUM_SINGLE]:
+            found["single"].append([rate(served[name], [prompt]) for name in PEERS])
+        found["batch"].append([rate(served[name], PROMPTS) for name in IN_BATCHES])
+    return found
+
+
+def ratio(rows: list[list[float]], peers: tuple[str, ...], one: str, other: str) -> float:
+    """Median over the rounds."""
+    return statistics.median(row[peers.index(one)] / row[peers.index(other)] for row in rows)
 
 
 def measure(quant: str, rounds: int) -> tuple[list[Series], list[Bound]]:
-    series = {
-        (peer, at_once): Series(f"{quant}, {'16 at once' if at_once else '1 at a time'}: {peer}", "tok/s")
-        for peer in PEERS
-        for at_once in (False, True)
-        if not (peer == "Llama" and at_once)
-    }
-    for round_number in range(rounds):
-        order = list(series)
-        for peer, at_once in order[round_number % len(order) :] + order[: round_number % len(order)]:
-            got = in_fresh_process(__file__, "--peer", peer, "--quant", quant, *(["--at-once"] if at_once else []))
-            series[peer, at_once].values.append(got["tok_per_s"])
-            print(series[peer, at_once], flush=True)
-    ours, one = series["llmlab", True].median, series["llmlab", False].median
-    over_class = {"Q4_1": 2.0, "F16": 3.7}[quant]
-    over_server = {"Q4_1": 1.0, "F16": 1.25}[quant]
-    return list(series.values()), [
-        Bound(f"{quant}: 16 requests, against sequential `Llama`", ours / series["Llama", False].median, over_class),
-        Bound(f"{quant}: 16 requests, against llama-server", ours / series["llama-server", True].median, over_server),
-        Bound(f"{quant}: 1 request, against `Llama`", one / series["Llama", False].median, 0.97),
-        Bound(f"{quant}: 16 requests, against our bare loop", ours / series["bare loop", True].median, 0.985),
+    found: Any = in_fresh_process(__file__, "--quant", quant, "--rounds", str(rounds), "--here")
+    single, batch = found["single"], found["batch"]
+    peers = tuple(PEERS)
+    series = [
+        *(Series(f"{quant}, 1 at a time: {peer}", "tok/s", [row[i] for row in single]) for i, peer in enumerate(peers)),
+        *(
+            Series(f"{quant}, 16 at once: {peer}", "tok/s", [row[i] for row in batch])
+            for i, peer in enumerate(IN_BATCHES)
+        ),
+    ]
+    per_round = len(single) // len(batch)
+    alone = [[row[0] for row in single[i * per_round : (i + 1) * per_round]] for i in range(len(batch))]
+    over_class = statistics.median(row[-1] / statistics.mean(rates) for row, rates in zip(batch, alone, strict=True))
+    bound_class, bound_server = BOUNDS[quant]
+    return series, [
+        Bound(f"{quant}: 16 requests, against sequential `Llama`", over_class, bound_class),
+        Bound(
+            f"{quant}: 16 requests, against llama-server",
+            ratio(batch, IN_BATCHES, "llmlab", "llama-server"),
+            bound_server,
+        ),
+        Bound(f"{quant}: 1 request, against `Llama`", ratio(single, peers, "llmlab", "Llama"), 0.97),
+        Bound(f"{quant}: 16 requests, against our bare loop", ratio(batch, IN_BATCHES, "llmlab", "bare loop"), 0.985),
     ]
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--peer", choices=PEERS)
-    parser.add_argument("--quant", default="Q4_1")
-    parser.add_argument("--at-once", action="store_true")
-    parser.add_argument("--rounds", type=int, default=5)
+    parser.add_argument("--rounds", type=int, default=7)
+    parser.add_argument("--quant", choices=BOUNDS, help="only this one")
+    parser.add_argument("--here", action="store_true", help=argparse.SUPPRESS)
     arguments = parser.parse_args()
-    if arguments.peer:
-        print(json.dumps({"tok_per_s": timed(PEERS[arguments.peer](arguments.quant), arguments.at_once)}))
+    if arguments.here:
+        print(json.dumps(measure_rounds(arguments.quant, arguments.rounds)))
         return
     series: list[Series] = []
     bounds: list[Bound] = []
-    for quant in ("Q4_1", "F16"):
+    for quant in [arguments.quant] if arguments.quant else BOUNDS:
         gguf(quant)
         more_series, more_bounds = measure(quant, arguments.rounds)
         series += more_series

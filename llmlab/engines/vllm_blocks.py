@@ -103,8 +103,9 @@ class BlockWatcher:
             if oldest is changes:
                 break
         in_flight = self._held_in_flight()
-        blocks = range(len(self._ref_counts)) if self._is_full else whole.touched()
-        self._read_counts(whole, blocks, in_flight)
+        if whole or self._is_full:
+            blocks = range(len(self._ref_counts)) if self._is_full else whole.touched()
+            self._read_counts(whole, blocks, in_flight)
         whole.num_free = self._pool.get_num_free_blocks()
         for block, num_held in in_flight.items():
             now = self._pool.blocks[block].ref_cnt

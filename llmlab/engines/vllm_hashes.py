@@ -84,8 +84,9 @@ class TrackedHashes:
 
     def look(self, tables: Mapping[str, Sequence[int]], changes: BlockChanges) -> None:
         """Note what is different since the last look."""
-        for request_id in list(self._near):
-            self._look_along(request_id, tables.get(request_id, ()), changes)
+        if self._near:
+            for request_id in list(self._near):
+                self._look_along(request_id, tables.get(request_id, ()), changes)
         now = self._pool.cached_block_hash_to_block
         if now is not self._vllms_map or len(now) != len(self._num_blocks_of) + self._num_others:
             self.look_everywhere(changes)

@@ -120,13 +120,12 @@ class Tracer:
         return outputs
 
     def _after_schedule(self, step: TracedStep) -> None:
-        # Who ended since the last look ended in the step whose output comes next.
-        ends = [r for r in step.output.finished_req_ids if r not in self._told_ends]
-        self._told_ends.difference_update(step.output.finished_req_ids)
-        if self._in_flight:
-            self._end(ends, self._in_flight[0])
-        elif ends:
-            self._end(ends, step)
+        if finished := step.output.finished_req_ids:
+            # Who ended since the last look ended in the step whose output comes next.
+            ends = [r for r in finished if r not in self._told_ends]
+            self._told_ends.difference_update(finished)
+            if ends:
+                self._end(ends, self._in_flight[0] if self._in_flight else step)
         self._in_flight.append(step)
         if self._blocks is not None:
             try:

@@ -63,13 +63,13 @@ def one_death(chance: random.Random, sign: signal.Signals) -> None:
     assert not psutil.pid_exists(eng.pid) or psutil.Process(eng.pid).status() == psutil.STATUS_ZOMBIE
 
 
-@pytest.mark.parametrize("number", range(12))
+@pytest.mark.parametrize("number", range(6))
 def test_a_killed_host_keeps_partial_answers_and_a_sound_trace(number: int):
     one_death(random.Random(number), SIGNALS[number % 3])
 
 
 @pytest.mark.soak
-@pytest.mark.parametrize("number", range(12, 100))
+@pytest.mark.parametrize("number", range(6, 100))
 def test_a_killed_host_keeps_partial_answers_and_a_sound_trace_every_time(number: int):
     one_death(random.Random(number), SIGNALS[number % 3])
 

@@ -133,16 +133,7 @@ def test_offline_the_error_names_what_works(monkeypatch: pytest.MonkeyPatch) -> 
         models.get("some/model")
 
 
-@pytest.mark.slow
 def test_import_is_light() -> None:
-    code = (
-        "import sys, time, json, dataclasses, typing, pathlib, re, hashlib, functools, shutil, contextlib, datetime\n"
-        "import collections, importlib.util, mmap, struct, enum, difflib, llmlab.errors\n"
-        "start = time.process_time()\n"
-        "import llmlab.models\n"
-        "print(time.process_time() - start)\n"
-        "heavy = 'numpy gguf torch transformers huggingface_hub jinja2 llama_cpp tqdm psutil filelock'.split()\n"
-        "assert not [name for name in heavy if name in sys.modules]\n"
-    )
-    times = [float(subprocess.check_output([sys.executable, "-c", code])) for _ in range(7)]
-    assert min(times) < 0.04
+    heavy = "numpy gguf torch transformers huggingface_hub jinja2 llama_cpp tqdm psutil filelock".split()
+    code = f"import sys, llmlab.models; print([name for name in {heavy} if name in sys.modules])"
+    assert subprocess.check_output([sys.executable, "-c", code], text=True) == "[]\n"

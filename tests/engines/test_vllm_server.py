@@ -195,7 +195,7 @@ def complete(url: str, prompt: str, max_tokens: int) -> dict[str, Any]:
     return dict(json.load(urllib.request.urlopen(request, timeout=120)))
 
 
-@pytest.mark.slow
+@pytest.mark.soak  # 70 s, most of it in starting
 @pytest.mark.timeout(400)
 def test_a_server_of_ones_own_is_traced_from_outside(tmp_path: Path) -> None:
     pytest.importorskip("vllm")

@@ -2,9 +2,9 @@
 
     python -m benchmarks.bench_llamacpp_throughput
 
-16 prompts x 64 greedy tokens, 2 threads, tracing on; and the first of them one at a time. All peers are loaded in one
-process and take turns, prompt by prompt and batch by batch: these machines change their speed by 20 % within minutes,
-so each ratio is that of neighbours, and the median of all rounds.
+16 prompts x 64 greedy tokens, 2 threads, tracing on; and the first of them one at a time. Each peer lives in a process
+of its own, all are loaded, and they take turns, prompt by prompt and batch by batch: these machines change their speed
+by 20 % within minutes, so each ratio is that of neighbours, and the median of all rounds.
 """
 
 from __future__ import annotations
@@ -14,18 +14,20 @@ import itertools
 import json
 import os
 import statistics
+import subprocess
+import sys
 import time
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
-from typing import Any
 
 os.environ.setdefault("GOMP_SPINCOUNT", "1000")  # for every peer: without it, 2 threads spin each other to a crawl
 
-from benchmarks.harness import Bound, Series, in_fresh_process, write
+from benchmarks.harness import Bound, Series, write
 from llmlab import models
 
 PROMPTS = [f"Question {i}: what makes the number {i * 7 + 3} interesting? Answer:" for i in range(16)]
 NUM_TOKENS, NUM_THREADS, NUM_SINGLE = 64, 2, 4
+ANSWER = "tokens per second: "  # a line of a worker that begins so is its answer; libraries print what they like
 
 
 def gguf(quant: str) -> str:
@@ -127,17 +129,50 @@ IN_BATCHES = ("llama-server", "bare loop", "llmlab")
 BOUNDS = {"Q4_1": (2.0, 1.0), "F16": (3.7, 1.25)}
 
 
-def measure_rounds(quant: str, rounds: int) -> dict[str, list[list[float]]]:
-    """Rates by turns: "single" [rounds * prompts][peer] in the order of PEERS, "batch" [rounds][peer] of IN_BATCHES."""
-    served = {name: peer(quant) for name, peer in PEERS.items()}
-    for serve in served.values():
-        serve(["Warm up, please."])
-    found: dict[str, list[list[float]]] = {"single": [], "batch": []}
+class Worker:
+    """A peer in a process of its own, which sleeps until it is asked."""
+
+    def __init__(self, peer: str, quant: str) -> None:
+        command = [sys.executable, "-m", "benchmarks.bench_llamacpp_throughput", "--peer", peer, "--quant", quant]
+        self._process = subprocess.Popen(
+            command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True
+        )
+
+    def rate(self, prompts: list[str]) -> float:
+        """Output tokens per second."""
+        assert self._process.stdin is not None and self._process.stdout is not None
+        self._process.stdin.write(json.dumps(prompts) + "\n")
+        self._process.stdin.flush()
+        while not (line := self._process.stdout.readline()).startswith(ANSWER):
+            assert line, "a peer has died"
+        return float(line.removeprefix(ANSWER))
+
+    def close(self) -> None:
+        assert self._process.stdin is not None
+        self._process.stdin.close()
+        self._process.wait(30)
+
+
+def work(peer: str, quant: str) -> None:
+    """What a Worker's process does."""
+    serve = PEERS[peer](quant)
+    for line in sys.stdin:
+        print(f"{ANSWER}{rate(serve, json.loads(line))}", flush=True)
+
+
+def measure_rounds(quant: str, rounds: int) -> tuple[list[list[float]], list[list[float]]]:
+    """Rates by turns: one at a time, [rounds * prompts][peer of PEERS]; 16 at once, [rounds][peer of IN_BATCHES]."""
+    workers = {name: Worker(name, quant) for name in PEERS}
+    single, batch = [], []
+    for worker in workers.values():
+        worker.rate(["Warm up, please."])
     for _ in range(rounds):
         for prompt in PROMPTS[:NUM_SINGLE]:
-            found["single"].append([rate(served[name], [prompt]) for name in PEERS])
-        found["batch"].append([rate(served[name], PROMPTS) for name in IN_BATCHES])
-    return found
+            single.append([worker.rate([prompt]) for worker in workers.values()])
+        batch.append([workers[name].rate(PROMPTS) for name in IN_BATCHES])
+    for worker in workers.values():
+        worker.close()
+    return single, batch
 
 
 def ratio(rows: list[list[float]], peers: tuple[str, ...], one: str, other: str) -> float:
@@ -146,8 +181,7 @@ def ratio(rows: list[list[float]], peers: tuple[str, ...], one: str, other: str)
 
 
 def measure(quant: str, rounds: int) -> tuple[list[Series], list[Bound]]:
-    found: Any = in_fresh_process(__file__, "--quant", quant, "--rounds", str(rounds), "--here")
-    single, batch = found["single"], found["batch"]
+    single, batch = measure_rounds(quant, rounds)
     peers = tuple(PEERS)
     series = [
         *(Series(f"{quant}, 1 at a time: {peer}", "tok/s", [row[i] for row in single]) for i, peer in enumerate(peers)),
@@ -176,10 +210,10 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--rounds", type=int, default=7)
     parser.add_argument("--quant", choices=BOUNDS, help="only this one")
-    parser.add_argument("--here", action="store_true", help=argparse.SUPPRESS)
+    parser.add_argument("--peer", choices=PEERS, help=argparse.SUPPRESS)
     arguments = parser.parse_args()
-    if arguments.here:
-        print(json.dumps(measure_rounds(arguments.quant, arguments.rounds)))
+    if arguments.peer:
+        work(arguments.peer, arguments.quant)
         return
     series: list[Series] = []
     bounds: list[Bound] = []

@@ -16,7 +16,7 @@ export class Story {
     this._keys = []; // states before steps 0, KEY_EVERY, 2 * KEY_EVERY, ...
     this._last = head.kind === "cells" ? new Cells(head) : new Blocks(head);
     this._at = -1; // the step after which _last is the state
-    if (head.start) this._last.apply({ kv: head.start, r: head.start.r ?? [], pre: [], fin: [] }, []);
+    if (head.start) this._last.step({ kv: head.start, r: head.start.r ?? [], pre: [], fin: [] });
   }
 
   get length() {
@@ -73,10 +73,6 @@ class Memory {
     this.rows = rows;
     if (step.kv) this.change(step.kv);
     for (const [r] of step.fin) this.tokens.delete(r);
-  }
-
-  apply(step) {
-    this.step(step);
   }
 
   copyTo(other) {

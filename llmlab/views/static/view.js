@@ -3,7 +3,7 @@
 import { blocksPicture } from "./kv_blocks.js";
 import { cellsPicture } from "./kv_cells.js";
 import { element, say } from "./draw.js";
-import { themeOf } from "./theme.js";
+import { redrawing } from "./redraw.js";
 import { timelinePicture } from "./timeline.js";
 import { transport } from "./transport.js";
 
@@ -26,34 +26,21 @@ export function show(root, story, clock, { parts = ["kv", "timeline"], title = "
   const head = element("div", "llmlab-head", null, root);
   element("h3", "", title, head);
   element("span", "", subtitle(story.head), head);
-  let theme = themeOf(root);
   const kinds = { kv: story.head.kind === "cells" ? cellsPicture : blocksPicture, timeline: timelinePicture };
   const pictures = parts.map((part) => kinds[part](element("div", `llmlab-${part}`, null, root), story, clock));
   const words = element("p", "llmlab-say", null, root);
   words.setAttribute("aria-live", "polite");
   const buttons = transport(root, story, clock, live);
 
-  let frame = null;
-  function draw() {
-    frame = null;
+  const { changed, destroy } = redrawing(root, (theme) => {
     if (!story.length) return;
-    const width = root.clientWidth;
-    if (!width) return; // not in the page (yet)
     for (const picture of pictures) picture.draw(theme);
     // What changes ten times a second is not to be read aloud.
     words.setAttribute("aria-live", clock.isPlaying || clock.following ? "off" : "polite");
     say(words, story.steps[clock.i].say);
     buttons.draw(theme);
-  }
-  const changed = () => (frame ??= requestAnimationFrame(draw));
-  const stopListening = clock.on(changed);
-  const resized = new ResizeObserver(changed);
-  resized.observe(root);
-  const themed = new MutationObserver(() => {
-    theme = themeOf(root);
-    changed();
   });
-  themed.observe(document.body, { attributes: true, attributeFilter: ["data-jp-theme-light", "data-jp-theme-name"] });
+  const stopListening = clock.on(changed);
   root.addEventListener("keydown", (event) => {
     if (event.target.matches("input, select, textarea")) return;
     if (event.target.matches("button") && (event.key === " " || event.key === "Enter")) return;
@@ -67,10 +54,8 @@ export function show(root, story, clock, { parts = ["kv", "timeline"], title = "
   return {
     changed,
     destroy() {
-      if (frame !== null) cancelAnimationFrame(frame);
+      destroy();
       stopListening();
-      resized.disconnect();
-      themed.disconnect();
       for (const picture of pictures) picture.destroy?.();
       buttons.destroy();
     },

@@ -44,4 +44,5 @@ def test_each_shows_what_it_was_recorded_for():
     assert of["shared_prefix"].num_prefix_hit_tokens.sum() == 2208  # 23 times 96
     assert of["preemption"].num_preempted.sum() == 15 and of["preemption"].num_recompute_tokens.sum() > 0
     chunks = of["chunked_prefill"].num_prefill_tokens
-    assert chunks[chunks > 0].to_list() == [256] * 6 + [100]
+    # the first prompt fills the budget alone; later ones leave a token each to those that decode beside them
+    assert chunks[chunks > 0].to_list()[:8] == [256] * 6 + [253] * 2 and (chunks > 0).sum() == 23

@@ -148,20 +148,29 @@ class Connection:
             self._take(message)
 
     def _take(self, message: bytes) -> None:
-        if message[:1] == wire.STEP:
-            self._take_step(message[1:])
+        if message[:1] == wire.STEPS:
+            self._take_steps(message[1:])
         else:
             self._take_event(wire.decode_event(message[1:]))
         self.bell.ring()
 
-    def _take_step(self, encoded: bytes) -> None:
+    def _take_steps(self, content: bytes) -> None:
         now_s = time.monotonic()
+        touched: set[Run] = set()
+        for held_s, encoded in wire.split_steps(content):
+            touched |= self._take_step(encoded, now_s - held_s)
+        for run in touched:
+            run.end_step = self.recorder.num_steps
+            run.ring()
+
+    def _take_step(self, encoded: bytes, ended_s: float) -> set[Run]:
+        """The runs that got something."""
         step: Step = wire.decode_step(encoded)
         self.recorder.add_step(encoded, step)
         touched: set[Run] = set()
         for token in step.tokens:
             if (run := self._runs.get(token.request_id)) is not None:
-                run.add_token(token, now_s)
+                run.add_token(token, ended_s)
                 touched.add(run)
         for request_id, reason in step.finished.items():
             if (run := self._runs.pop(request_id, None)) is not None:
@@ -169,9 +178,7 @@ class Connection:
                 run.end_step = self.recorder.num_steps
                 run.finish(request_id, reason, step.stopped_by.get(request_id))
                 touched.add(run)
-        for run in touched:
-            run.end_step = self.recorder.num_steps
-            run.ring()
+        return touched
 
     def _take_event(self, event: wire.Event) -> None:
         match event:

@@ -15,6 +15,8 @@ from typing import Any
 from llmlab.engines import messages as wire
 from llmlab.engines.admission import Admission
 from llmlab.engines.base import Engine, StepOutput
+from llmlab.engines.decode_step import DecodeStep
+from llmlab.engines.outbox import Outbox
 from llmlab.errors import EngineError, LlmlabError, unknown
 from llmlab.trace import Request
 
@@ -30,10 +32,11 @@ class EngineLoop:
     """One engine, in one thread. put() may be called from any thread, everything else only from that of run()."""
 
     def __init__(self, engine: Engine, send: Callable[[bytes], None]) -> None:
-        self.engine, self._send = engine, send
+        self.engine, self._outbox = engine, Outbox(send)
         self._inbox: SimpleQueue[wire.Command] = SimpleQueue()
         self._admission = Admission(engine)
         self._unfinished: set[str] = set()  # in the engine
+        self._silent: set[str] = set()  # of these: have no token yet
         self._ending: set[str] = set()  # of these: aborted, no step has said so yet
         self._closing = self._paused = False
         self._single_steps = 0
@@ -55,6 +58,8 @@ class EngineLoop:
         self._admission.warm_up()
         while not self._closing:
             may_step = self._may_step() and (not self._slow_s or time.monotonic() >= self._next_step_s)
+            if not may_step:
+                self._outbox.flush()
             # Between two steps of a busy engine all code is cold: what need not be looked at is not.
             if not may_step or not self._inbox.empty() or self._admission.is_pending:
                 self._take_commands()
@@ -160,7 +165,9 @@ class EngineLoop:
             else:
                 accepted.append(request)
         if accepted:
-            self._unfinished.update(request.request_id for request in accepted)
+            new = {request.request_id for request in accepted}
+            self._unfinished |= new
+            self._silent |= new
             self._emit(wire.Accepted(tuple(accepted)))
 
     # ---- steps
@@ -184,9 +191,19 @@ class EngineLoop:
         self._next_step_s = time.monotonic() + self._slow_s if self._slow_s else 0.0
 
     def _report(self, step: StepOutput) -> None:
-        self._send(wire.STEP + wire.encode(step))
-        self._unfinished.difference_update(step.finished)
-        self._ending.difference_update(step.finished)
+        self._outbox.step(step, may_wait=self._may_wait(step))
+        if step.finished:
+            for ids in (self._unfinished, self._silent, self._ending):
+                ids.difference_update(step.finished)
+
+    def _may_wait(self, step: StepOutput) -> bool:
+        """Whether nobody waits for what this step did: no first token, no prompt computed, no end."""
+        if isinstance(step, DecodeStep):
+            return True
+        if self._silent and (begun := self._silent.intersection(token.request_id for token in step.tokens)):
+            self._silent -= begun
+            return False
+        return not step.finished and step.num_scheduled_tokens == len(step.tokens)
 
     def _fail(self, error: Exception) -> None:
         """A step has failed: all its requests fail with its text; the engine is emptied and goes on."""
@@ -202,13 +219,13 @@ class EngineLoop:
             except Exception:
                 traceback.print_exc(file=sys.stderr)
             else:
-                self._unfinished.clear()
-                self._ending.clear()
+                for ids in (self._unfinished, self._silent, self._ending):
+                    ids.clear()
                 return
         raise EngineError(f"The engine cannot go on after: {_sentence(error)}") from error
 
     def _emit(self, event: wire.Event) -> None:
-        self._send(wire.EVENT + wire.encode(event))
+        self._outbox.event(event)
 
 
 def _sentence(error: Exception) -> str:

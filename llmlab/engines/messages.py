@@ -1,7 +1,7 @@
-"""What the notebook and the host say to each other, as msgpack. One message per engine step carries all its tokens.
+"""What the notebook and the host say to each other, as msgpack. One record per engine step carries all its tokens.
 
-This file must not know sockets. Steps travel as bare trace records or as their columns (see STEP), everything else as
-one of the tagged structs below.
+This file must not know sockets. Steps travel as trace records or as their columns (see STEPS), everything else as one
+of the tagged structs below.
 """
 
 from __future__ import annotations
@@ -18,8 +18,8 @@ if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
 
-# First byte of a message from the host: a Step follows, or an Event follows.
-STEP, EVENT = b"S", b"E"
+# First byte of a message from the host: steps follow, each with the seconds it waited for the others; or an Event.
+STEPS, EVENT = b"S", b"E"
 # msgpack extension type of a numpy array: (dtype, shape, bytes)
 ARRAY = 1
 # First bytes of an array in msgpack: of up to 15 values (in the upper half of the byte), of more.
@@ -155,6 +155,7 @@ _encoder = msgspec.msgpack.Encoder(enc_hook=_array_to_ext)
 _load_decoder = msgspec.msgpack.Decoder(Load)
 _command_decoder = msgspec.msgpack.Decoder(Command)
 _event_decoder = msgspec.msgpack.Decoder(Event, ext_hook=_ext_to_array)
+_steps_decoder = msgspec.msgpack.Decoder(list[tuple[float, msgspec.Raw]])
 _step_decoder = msgspec.msgpack.Decoder(Step)
 _decode_step_decoder = msgspec.msgpack.Decoder(DecodeStep)
 
@@ -162,6 +163,11 @@ encode = _encoder.encode
 decode_load = _load_decoder.decode
 decode_command = _command_decoder.decode
 decode_event = _event_decoder.decode
+
+
+def split_steps(content: bytes) -> list[tuple[float, bytes]]:
+    """The steps of a message, still encoded, and how long each was held back, in s."""
+    return [(held_s, bytes(encoded)) for held_s, encoded in _steps_decoder.decode(content)]
 
 
 def decode_step(content: bytes) -> Step:

@@ -30,8 +30,11 @@ class Bench:
         self.put = self.loop.put
 
     def _take(self, message: bytes) -> None:
-        decode: Callable[[bytes], Any] = wire.decode_step if message[:1] == wire.STEP else wire.decode_event
-        self.sent.append((time.monotonic(), decode(message[1:])))
+        now_s = time.monotonic()
+        if message[:1] == wire.STEPS:
+            self.sent += [(now_s - held_s, wire.decode_step(step)) for held_s, step in wire.split_steps(message[1:])]
+        else:
+            self.sent.append((now_s, wire.decode_event(message[1:])))
 
     def of(self, kind: type) -> list[Any]:
         return [message for _, message in list(self.sent) if isinstance(message, kind)]
@@ -74,7 +77,14 @@ def chat(*turns: tuple[str, str]) -> tuple[Mapping[str, str], ...]:
     return tuple({"role": role, "content": content} for role, content in turns)
 
 
-def test_one_message_a_step_carries_the_tokens_of_all_requests():
+@pytest.fixture
+def patient(monkeypatch: pytest.MonkeyPatch) -> None:
+    """All prompts of one message get in before the next step, however slow this machine is."""
+    monkeypatch.setattr("llmlab.engines.loop.COMMANDS_S", 5.0)
+
+
+@pytest.mark.usefixtures("patient")
+def test_one_step_carries_the_tokens_of_all_requests():
     with running() as bench:
         bench.add(*(prompt(name) for name in "abc"))
         bench.until(lambda: len(bench.finished) == 3)
@@ -139,6 +149,7 @@ def test_without_a_chat_template_one_message_is_sent_as_it_is_and_roles_are_refu
     assert bench.of(wire.Refused)[0].text.startswith("This model has no chat template, so it knows no roles.")
 
 
+@pytest.mark.usefixtures("patient")
 def test_a_bos_token_that_template_and_tokenizer_both_write_is_sent_once():
     with running() as bench:
         bench.engine.bos_token, bench.engine.chat_template = "^", "^{{ messages[0].content }}"

@@ -11,11 +11,8 @@ from __future__ import annotations
 
 import argparse
 import itertools
-import json
 import os
 import statistics
-import subprocess
-import sys
 import time
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
@@ -23,11 +20,11 @@ from concurrent.futures import ThreadPoolExecutor
 os.environ.setdefault("GOMP_SPINCOUNT", "1000")  # for every peer: without it, 2 threads spin each other to a crawl
 
 from benchmarks.harness import Bound, Series, write
+from benchmarks.worker import Worker, answer_questions
 from llmlab import models
 
 PROMPTS = [f"Question {i}: what makes the number {i * 7 + 3} interesting? Answer:" for i in range(16)]
 NUM_TOKENS, NUM_THREADS, NUM_SINGLE = 64, 2, 4
-ANSWER = "tokens per second: "  # a line of a worker that begins so is its answer; libraries print what they like
 
 
 def gguf(quant: str) -> str:
@@ -129,47 +126,16 @@ IN_BATCHES = ("llama-server", "bare loop", "llmlab")
 BOUNDS = {"Q4_1": (2.0, 1.0), "F16": (3.7, 1.25)}
 
 
-class Worker:
-    """A peer in a process of its own, which sleeps until it is asked."""
-
-    def __init__(self, peer: str, quant: str) -> None:
-        command = [sys.executable, "-m", "benchmarks.bench_llamacpp_throughput", "--peer", peer, "--quant", quant]
-        self._process = subprocess.Popen(
-            command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True
-        )
-
-    def rate(self, prompts: list[str]) -> float:
-        """Output tokens per second."""
-        assert self._process.stdin is not None and self._process.stdout is not None
-        self._process.stdin.write(json.dumps(prompts) + "\n")
-        self._process.stdin.flush()
-        while not (line := self._process.stdout.readline()).startswith(ANSWER):
-            assert line, "a peer has died"
-        return float(line.removeprefix(ANSWER))
-
-    def close(self) -> None:
-        assert self._process.stdin is not None
-        self._process.stdin.close()
-        self._process.wait(30)
-
-
-def work(peer: str, quant: str) -> None:
-    """What a Worker's process does."""
-    serve = PEERS[peer](quant)
-    for line in sys.stdin:
-        print(f"{ANSWER}{rate(serve, json.loads(line))}", flush=True)
-
-
 def measure_rounds(quant: str, rounds: int) -> tuple[list[list[float]], list[list[float]]]:
     """Rates by turns: one at a time, [rounds * prompts][peer of PEERS]; 16 at once, [rounds][peer of IN_BATCHES]."""
-    workers = {name: Worker(name, quant) for name in PEERS}
+    workers = {name: Worker(__file__, "--peer", name, "--quant", quant) for name in PEERS}
     single, batch = [], []
     for worker in workers.values():
-        worker.rate(["Warm up, please."])
+        worker.ask(["Warm up, please."])
     for _ in range(rounds):
         for prompt in PROMPTS[:NUM_SINGLE]:
-            single.append([worker.rate([prompt]) for worker in workers.values()])
-        batch.append([workers[name].rate(PROMPTS) for name in IN_BATCHES])
+            single.append([worker.ask([prompt]) for worker in workers.values()])
+        batch.append([workers[name].ask(PROMPTS) for name in IN_BATCHES])
     for worker in workers.values():
         worker.close()
     return single, batch
@@ -213,7 +179,8 @@ def main() -> None:
     parser.add_argument("--peer", choices=PEERS, help=argparse.SUPPRESS)
     arguments = parser.parse_args()
     if arguments.peer:
-        work(arguments.peer, arguments.quant)
+        serve = PEERS[arguments.peer](arguments.quant)
+        answer_questions(lambda prompts: rate(serve, prompts))
         return
     series: list[Series] = []
     bounds: list[Bound] = []

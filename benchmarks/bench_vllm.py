@@ -5,9 +5,10 @@
     python -m benchmarks.bench_vllm --gpu 8b            # the same with random weights in the shape of Llama-3-8B
     python -m benchmarks.bench_vllm --gpu 8b --tp 2     # tensor parallel, against one GPU
 
-Greedy, every answer as long as asked for; no two prompts are alike. Each peer is a fresh process that loads once; the
-peers take turns. The tracer is measured too: how much longer a step is with it, the time in its hooks, where the
-scheduler waits for it, and the time for its records, while a GPU computes the next step.
+Greedy, every answer as long as asked for; no two prompts are alike. Each peer is a process of its own; all are loaded,
+and they take turns round by round: a ratio is the median of the ratios of neighbours. The tracer is measured too: how
+much longer a step is with it, the time in its hooks, where the scheduler waits for it, and the time for its records,
+while a GPU computes the next step.
 """
 
 from __future__ import annotations
@@ -17,15 +18,18 @@ import itertools
 import json
 import os
 import random
+import statistics
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any
 
 from benchmarks.harness import Bound, Series, in_fresh_process, write
+from benchmarks.worker import Worker, answer_questions
 from llmlab import models
 
 MODEL = "smollm2-135m"
+WARM_UP_TOKENS = 8
 _SERIAL = itertools.count()
 Serve = Callable[[list[list[int]], int], int]
 # The shape of Llama-3-8B with random weights: how fast a step is does not depend on their values.
@@ -62,6 +66,7 @@ _GPU: dict[str, Any] = dict(
     bound=0.99,
     tracer_bound=0.005,
 )
+_HALF = {"gpu_memory_utilization": 0.45}  # two peers share a GPU
 SCALES = {
     "cpu": Scale(
         "SmolLM2 float32 on a CPU",
@@ -77,8 +82,8 @@ SCALES = {
             "kv_cache_memory_bytes": 2**26,
         },
     ),
-    "smollm2": Scale("SmolLM2 bfloat16", **_GPU),
-    "8b": Scale("8B-shaped bfloat16", **_GPU, options={"load_format": "dummy", "hf_overrides": SHAPE_8B}),
+    "smollm2": Scale("SmolLM2 bfloat16", **_GPU, options=_HALF),
+    "8b": Scale("8B-shaped bfloat16", **_GPU, options={**_HALF, "load_format": "dummy", "hf_overrides": SHAPE_8B}),
 }
 
 
@@ -128,19 +133,18 @@ def through_handle(scale: Scale, options: dict[str, Any]) -> Serve:
 PEERS = {"vLLM as shipped": as_shipped, "llmlab": through_handle}
 
 
-def measure_peer(peer: str, scale: Scale, options: dict[str, Any], rounds: int) -> dict[str, list[float]]:
-    """Output tokens per second, [rounds] for each batch size."""
+def answer_as(peer: str, scale: Scale, options: dict[str, Any]) -> None:
+    """What the process of a peer does: output tokens per second for each [number of requests, seed] it is asked."""
     serve = PEERS[peer](scale, options)
-    for number in scale.batch_sizes:
-        serve(prompts(number, scale, 0), 8)
-    rates: dict[str, list[float]] = {str(number): [] for number in scale.batch_sizes}
-    for turn in range(rounds):
-        for number in scale.batch_sizes:
-            asked = prompts(number, scale, 1 + turn)
-            started = time.perf_counter()
-            num_tokens = serve(asked, scale.num_output_tokens)
-            rates[str(number)].append(num_tokens / (time.perf_counter() - started))
-    return rates
+
+    def answer(question: list[int]) -> float:
+        number, seed = question
+        asked = prompts(number, scale, seed)
+        started = time.perf_counter()
+        num_tokens = serve(asked, scale.num_output_tokens if seed else WARM_UP_TOKENS)
+        return num_tokens / (time.perf_counter() - started)
+
+    answer_questions(answer)
 
 
 def measure_tracer(scale: Scale, options: dict[str, Any], rounds: int) -> dict[str, list[float]]:
@@ -171,7 +175,7 @@ def measure_tracer(scale: Scale, options: dict[str, Any], rounds: int) -> dict[s
     for turn in range(rounds + 1):
         for number in scale.batch_sizes:
             step_s = {}
-            for tracer in (untraced, traced):
+            for tracer in (untraced, traced)[:: 1 if turn % 2 else -1]:  # whoever is second finds a warmer machine
                 engine._tracer.detach()
                 engine._tracer = tracer
                 tracer.attach()
@@ -222,37 +226,45 @@ def _timed(tracer: Any) -> dict[str, float]:
 
 
 def in_turns(
-    scale_name: str, peers: dict[str, tuple[str, dict[str, Any]]], turns: int, rounds: int
+    scale_name: str, peers: dict[str, tuple[str, dict[str, Any]]], rounds: int
 ) -> dict[tuple[str, int], Series]:
-    """Rates of each peer and batch size. `peers`: what it is called here -> which of PEERS, its options."""
+    """Rates of each peer and batch size, [rounds]. `peers`: what it is called here -> which of PEERS, its options."""
     scale = SCALES[scale_name]
     series = {
         (peer, number): Series(f"{scale.label}, {number} requests: {peer}", "tok/s")
         for peer in peers
         for number in scale.batch_sizes
     }
-    for turn in range(turns):
-        for peer in list(peers)[:: 1 if turn % 2 else -1]:
-            kind, options = peers[peer]
-            rates: Any = _in_fresh_process(scale_name, kind, options, rounds)
-            for number in scale.batch_sizes:
-                series[peer, number].values += rates[str(number)]
+    workers = {}
+    for peer, (kind, options) in peers.items():
+        workers[peer] = Worker(__file__, "--peer", kind, *_arguments(scale_name, options))
+        for number in scale.batch_sizes:  # before the next one is loaded: vLLM measures the free memory
+            workers[peer].ask([number, 0])
+    for turn in range(rounds):
+        for number in scale.batch_sizes:
+            for peer in list(peers)[:: 1 if turn % 2 else -1]:
+                series[peer, number].values.append(workers[peer].ask([number, 1 + turn]))
                 print(series[peer, number].name, series[peer, number], flush=True)
+    for worker in workers.values():
+        worker.close()
     return series
 
 
-def _in_fresh_process(scale_name: str, peer: str, options: dict[str, Any], rounds: int) -> dict[str, Any]:
-    scale = ["--gpu", scale_name] if scale_name != "cpu" else []
-    return in_fresh_process(__file__, "--peer", peer, "--rounds", str(rounds), "--options", json.dumps(options), *scale)
+def paired(one: Series, other: Series) -> float:
+    return statistics.median(a / b for a, b in zip(one.values, other.values, strict=True))
 
 
-def against_vllm(scale_name: str, turns: int, rounds: int) -> tuple[list[Series], list[Bound]]:
+def _arguments(scale_name: str, options: dict[str, Any]) -> list[str]:
+    return ["--options", json.dumps(options), *(["--gpu", scale_name] if scale_name != "cpu" else [])]
+
+
+def against_vllm(scale_name: str, rounds: int) -> tuple[list[Series], list[Bound]]:
     scale = SCALES[scale_name]
-    series = in_turns(scale_name, {peer: (peer, scale.options) for peer in PEERS}, turns, rounds)
+    series = in_turns(scale_name, {peer: (peer, scale.options) for peer in PEERS}, rounds)
     bounds = [
         Bound(
             f"{scale.label}, {number} requests: llmlab against vLLM as shipped",
-            series["llmlab", number].median / series["vLLM as shipped", number].median,
+            paired(series["llmlab", number], series["vLLM as shipped", number]),
             scale.bound,
         )
         for number in scale.batch_sizes
@@ -262,7 +274,9 @@ def against_vllm(scale_name: str, turns: int, rounds: int) -> tuple[list[Series]
 
 def cost_of_tracer(scale_name: str, rounds: int) -> tuple[list[Series], list[Bound]]:
     scale = SCALES[scale_name]
-    found = _in_fresh_process(scale_name, "tracer", scale.options, rounds)
+    found: Any = in_fresh_process(
+        __file__, "--peer", "tracer", "--rounds", str(rounds), *_arguments(scale_name, scale.options)
+    )
     titles = {
         "added": "what tracing adds to a step",
         "hooks": "inside the hooks of the tracer",
@@ -280,13 +294,13 @@ def cost_of_tracer(scale_name: str, rounds: int) -> tuple[list[Series], list[Bou
     return series, bounds
 
 
-def tensor_parallel(scale_name: str, size: int, turns: int, rounds: int) -> tuple[list[Series], list[Bound]]:
+def tensor_parallel(scale_name: str, size: int, rounds: int) -> tuple[list[Series], list[Bound]]:
     options = SCALES[scale_name].options
     one, many = "llmlab on one GPU", f"llmlab on {size} GPUs"
     peers = {one: ("llmlab", options), many: ("llmlab", {**options, "tensor_parallel_size": size})}
-    series = in_turns(scale_name, peers, turns, rounds)
+    series = in_turns(scale_name, peers, rounds)
     most = max(SCALES[scale_name].batch_sizes)
-    gain = series[many, most].median / series[one, most].median
+    gain = paired(series[many, most], series[one, most])
     return list(series.values()), [Bound(f"{most} requests: {size} GPUs against one", gain, 1.55)]
 
 
@@ -294,8 +308,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--gpu", choices=[name for name in SCALES if name != "cpu"])
     parser.add_argument("--tp", type=int, default=1, help="GPUs that share each layer")
-    parser.add_argument("--turns", type=int, help="processes for each peer")
-    parser.add_argument("--rounds", type=int, default=3, help="measurements in each process")
+    parser.add_argument("--rounds", type=int, default=8, help="measurements of each peer")
     parser.add_argument("--peer", choices=[*PEERS, "tracer"], help=argparse.SUPPRESS)
     parser.add_argument("--options", type=json.loads, default={}, help=argparse.SUPPRESS)
     arguments = parser.parse_args()
@@ -308,14 +321,12 @@ def main() -> None:
     if arguments.peer == "tracer":
         print(json.dumps(measure_tracer(SCALES[scale_name], arguments.options, arguments.rounds)))
     elif arguments.peer:
-        print(json.dumps(measure_peer(arguments.peer, SCALES[scale_name], arguments.options, arguments.rounds)))
+        answer_as(arguments.peer, SCALES[scale_name], arguments.options)
     elif arguments.tp > 1:
-        found = tensor_parallel(scale_name, arguments.tp, arguments.turns or 1, arguments.rounds)
+        found = tensor_parallel(scale_name, arguments.tp, arguments.rounds)
         write(f"vllm_tp{arguments.tp}_{scale_name}", f"vLLM on {arguments.tp} GPUs, traced", *found)
     else:
-        series, bounds = against_vllm(
-            scale_name, arguments.turns or (3 if scale_name == "cpu" else 2), arguments.rounds
-        )
+        series, bounds = against_vllm(scale_name, arguments.rounds)
         more_series, more_bounds = cost_of_tracer(scale_name, arguments.rounds)
         title = "vLLM: what the notebook gets, against vLLM as shipped"
         name = "vllm_cpu" if scale_name == "cpu" else f"vllm_gpu_{scale_name}"

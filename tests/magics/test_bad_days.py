@@ -12,13 +12,21 @@ from IPython.core.interactiveshell import InteractiveShell
 from live_kernel import FAKE
 
 import llmlab
+from llmlab.engines.handle import EngineHandle
 from llmlab.errors import EngineDied
 
 pytestmark = pytest.mark.slow
 
 
-def kill_later(pid: int) -> None:
-    threading.Thread(target=lambda: (time.sleep(0.5), os.kill(pid, signal.SIGKILL))).start()
+def kill_later(handle: EngineHandle) -> None:
+    """When it has made some tokens."""
+
+    def kill() -> None:
+        while sum(len(step.tokens) for step in handle.trace.step_records) < 12:
+            time.sleep(0.02)
+        os.kill(handle.pid, signal.SIGKILL)
+
+    threading.Thread(target=kill).start()
 
 
 def test_a_killed_engine_leaves_the_partial_answer_and_the_line_to_load_it_again(
@@ -26,7 +34,7 @@ def test_a_killed_engine_leaves_the_partial_answer_and_the_line_to_load_it_again
 ):
     handle = llmlab.load("letters", engine=FAKE, name="mortal")
     handle.slow(0.02)
-    kill_later(handle.pid)
+    kill_later(handle)
     with pytest.raises(EngineDied, match="SIGKILL"):
         shell.run_line_magic("llm", "Hello -n 200 -o r")
     partial = shell.user_ns["r"]
@@ -47,7 +55,7 @@ def test_a_killed_engine_leaves_the_partial_answer_and_the_line_to_load_it_again
 def test_a_killed_engine_ends_its_batch_with_what_had_come(shell: InteractiveShell):
     handle = llmlab.load("letters", engine=FAKE, name="mortal")
     handle.slow(0.02)
-    kill_later(handle.pid)
+    kill_later(handle)
     with pytest.raises(EngineDied):
         shell.run_cell_magic("llm", "batch -n 200 -o run", "One\nTwo\nThree")
     assert [result.finish_reason for result in shell.user_ns["run"].results] == ["error"] * 3

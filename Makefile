@@ -12,6 +12,8 @@ PYTEST := $(BIN)/python -m pytest
 
 FAST := not slow and not browser and not gpu and not soak
 ALL := not gpu and not soak
+# Most of these tests wait for an engine or a browser to start: two files at a time take half as long. How many: WORKERS=1
+WORKERS := 2
 # `make check test` (as CI does) runs the fast tests once.
 TEST := $(if $(filter check,$(MAKECMDGOALS)),(slow or browser) and $(ALL),$(ALL))
 
@@ -40,7 +42,7 @@ js:
 	else node --test tests/js/*.test.js; fi
 
 test: $(VENV)/.dev
-	$(PYTEST) -m "$(TEST)"
+	$(PYTEST) -m "$(TEST)" -n $(WORKERS) --dist loadfile
 
 soak: $(VENV)/.dev
 	$(PYTEST) -m soak --timeout 3600

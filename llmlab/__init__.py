@@ -23,10 +23,21 @@ _EXPORTS = {
     "use": "llmlab.engines.registry:use",
     "parity": "llmlab.parity:parity",
     "first_divergence": "llmlab.parity:first_divergence",
+    "compare": "llmlab.compare:compare",
+    "Comparison": "llmlab.compare:Comparison",
+    "side_by_side": "llmlab.views.compare:side_by_side",
+    "bench": "llmlab.bench:bench",
+    "perplexity": "llmlab.quality:perplexity",
+    "exact_answers": "llmlab.quality:exact_answers",
+    "report": "llmlab.report:report",
+    "panel": "llmlab.views.panel:panel",
     "kv_cache": "llmlab.views.shows:kv_cache",
     "timeline": "llmlab.views.shows:timeline",
     "watch": "llmlab.views.shows:watch",
+    "what_if": "llmlab.engines.what_if:what_if",
+    "before_after": "llmlab.views.before_after:before_after",
     "tokens": "llmlab.views.shows:tokens",
+    "sampler": "llmlab.views.shows:sampler",
     "Trace": "llmlab.trace:Trace",
     "recorded": "llmlab.trace.recorded:recorded",
     "models": "llmlab.models",
@@ -53,6 +64,11 @@ def __getattr__(name: str) -> Any:
     value = getattr(module, attribute) if attribute else module
     globals()[name] = value
     return value
+
+
+def public(name: str) -> Any:
+    """A public name by its text: for what may not import the part that has it, such as Trace.replay."""
+    return getattr(sys.modules[__name__], name)
 
 
 def __dir__() -> list[str]:

@@ -38,6 +38,10 @@ class PlanRefused(LlmlabError):
     """A scheduling policy asked for something impossible; the sentence names the step and the request."""
 
 
+class PartFailed(LlmlabError):
+    """A part that was written in a notebook broke its contract; the sentence names the step, the call and the block."""
+
+
 class EngineError(LlmlabError):
     """An engine could not load, or refused a call."""
 

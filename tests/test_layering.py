@@ -20,7 +20,10 @@ ROOT = Path(__file__).resolve().parent.parent
 PACKAGE = ROOT / "llmlab"
 MODULES = sorted(PACKAGE.rglob("*.py"))
 # design: a part may import the parts before it, and itself
-ORDER = "errors cards trace metrics models scheduling engines parity compare bench views labs doctor magics cli".split()
+ORDER = (
+    "errors cards shipped trace metrics models scheduling engines doctor parity compare quality bench report views "
+    "labs magics cli"
+).split()
 # third-party package -> the only files that may import it
 ONLY_IN = {
     "IPython": ["magics/*", "views/display.py"],

@@ -26,6 +26,8 @@ StepOutput = Step | DecodeStep
 ENGINES = {
     "llamacpp": "llmlab.engines.llamacpp:LlamaCppEngine",
     "replay": "llmlab.engines.replay:ReplayEngine",
+    "simulated": "llmlab.engines.simulated:SimulatedEngine",
+    "torch": "llmlab.engines.torch_paged:TorchEngine",
     "vllm": "llmlab.engines.vllm:VllmEngine",
 }
 # The forms an answer can be held to: at most one of these SamplingParams is given.
@@ -78,7 +80,7 @@ class SamplingParams:
     json_schema: dict[str, Any] | None = None
     regex: str | None = None
     choice: tuple[str, ...] | None = None
-    # Folder of a LoRA adapter that PEFT saved, for this request alone (vLLM).
+    # Folder of a LoRA adapter that PEFT saved, for this request alone (vLLM, torch).
     lora: str | None = None
 
     @classmethod

@@ -6,7 +6,7 @@ This file must not know processes, sockets or any engine.
 from __future__ import annotations
 
 import time
-from collections.abc import Iterable, Sequence
+from collections.abc import Collection, Iterable, Sequence
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, TypeVar
 
@@ -173,6 +173,14 @@ class EngineHandle:
         token_ids = self.tokenize(prompt) if isinstance(prompt, str) else [int(i) for i in prompt]
         return np.asarray(self._connection.call("logits", token_ids=token_ids), dtype=np.float32)
 
+    def inside(self, prompt: str | Iterable[int], *, layers: Iterable[int] | None = None) -> dict[str, Any]:
+        """Attention weights, hidden states and logit lens of a text (torch engine; torch_hooks.inside() says more)."""
+        token_ids = self.tokenize(prompt) if isinstance(prompt, str) else [int(i) for i in prompt]
+        chosen = None if layers is None else list(layers)
+        found = dict(self._connection.call("inside", token_ids=token_ids, layers=chosen))
+        # keys of a message are text
+        return {**found, "attention": {int(layer): weights for layer, weights in found["attention"].items()}}
+
     def memory(self) -> dict[str, int]:
         """What the engine takes now, in bytes: `rss` of its process, measured; its parts, as it reports them."""
         return dict(self._connection.call("memory"))
@@ -192,17 +200,24 @@ class EngineHandle:
         end = run.end_step if run.done and not run.died else None
         return self._connection.recorder.slice(first, max(first, end) if end is not None else None, run.request_ids)
 
+    def trace_of(self, runs: Collection[Run]) -> Trace:
+        """What it did from the arrival of the first of these runs to the end of the last."""
+        recorder, firsts = self._connection.recorder, [r.first_step for r in runs if r.first_step is not None]
+        ends = [recorder.num_steps if r.end_step is None or not r.done else r.end_step for r in runs]
+        ids = [request_id for run in runs for request_id in run.request_ids]
+        return recorder.slice(min(firsts, default=recorder.num_steps), max(ends, default=None), ids)
+
     def opening_of(self, run: Run) -> tuple[Trace, int]:
         """Run.opening() of one of its runs."""
         recorder = self._connection.recorder
         return recorder.opening(recorder.num_steps if run.first_step is None else run.first_step, run.request_ids)
 
-    def news_of(self, run: Run, number: int) -> News:
+    def news_of(self, run: Run, number: int, known: Collection[str] = ()) -> News:
         """Run.steps_since() of one of its runs."""
         if run.first_step is None:
             return News([], [], number)
         end = run.end_step if run.done and not run.died else None
-        return self._connection.recorder.since(number, end, run.request_ids)
+        return self._connection.recorder.since(number, end, run.request_ids, known)
 
     # ---- driving by hand
 

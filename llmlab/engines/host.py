@@ -18,6 +18,7 @@ import threading
 import time
 import traceback
 from importlib import import_module
+from inspect import signature
 from pathlib import Path
 from typing import Any, NoReturn
 
@@ -53,7 +54,16 @@ def create_engine(config: EngineConfig, parts: dict[str, Any]) -> Engine:
         raise EngineError(
             f"The {config.engine} engine needs the module {error.name!r}, which is not here.{cure}"
         ) from error
-    engine: Engine = getattr(module, class_name)(config, **parts)
+    kind = getattr(module, class_name)
+    for part in parts:
+        if part not in signature(kind).parameters:
+            cells = "llama.cpp keeps its KV cache in cells, not blocks: no block pool plugs in. "
+            why = cells if (config.engine, part) == ("llamacpp", "block_pool") else ""
+            raise EngineError(
+                f"{why}The {config.engine} engine takes no {part} of yours; `-e torch` takes a policy, a sampler, a "
+                "block_pool and an attention, `-e llamacpp` a policy and a sampler."
+            )
+    engine: Engine = kind(config, **parts)
     return engine
 
 

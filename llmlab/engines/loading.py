@@ -29,7 +29,7 @@ from llmlab.models.lora import adapter_gguf, peft_folder
 __all__ = ["current", "handles", "load", "ps", "unload", "use"]
 
 # Engines that load the folder of a model, and choose a dtype where llama.cpp chooses a quant.
-WITH_DTYPE = ("vllm",)
+WITH_DTYPE = ("vllm", "torch")
 # A first load reads all weights once for their fingerprint, 1 s for 135 M; of larger models only who asks for it waits.
 MAX_FINGERPRINTED = 500_000_000
 # How a process ends that uses instructions which its CPU only claims to have.
@@ -69,6 +69,8 @@ def load(  # type: ignore[misc]  # the overloads tell what comes back, not every
     isolation: Isolation | None = None,
     policy: Any = None,
     sampler: Any = None,
+    block_pool: Any = None,
+    attention: Any = None,
     options: dict[str, Any] | None = None,
     dry_run: bool = False,
     timeout: float = 600.0,
@@ -78,8 +80,9 @@ def load(  # type: ignore[misc]  # the overloads tell what comes back, not every
     `model`: an embedded one, a folder, a .gguf file, a Hub repo id, or a saved trace (engine "replay"). `engine`: a
     name of ENGINES, "auto" for the first that runs here, "both" for vLLM and llama.cpp (the value is the pair: see
     both.py), or "module:class". `ctx`: limit of one sequence, `kv_tokens`: room of the whole KV cache, `step_tokens`:
-    budget of one step, all in tokens. `policy`, `sampler`: a name, a class or an object; classes run inline unless
-    isolation="host". `dry_run`: only say whether it fits.
+    budget of one step, all in tokens. `policy`, `sampler`, `block_pool`, `attention`: a name, a class or an object (a
+    function, for attention), as far as the engine takes them; they run inline unless isolation="host". `dry_run`: only
+    say whether it fits.
 
     >>> eng = llmlab.load("smollm2-135m", engine="llamacpp", quant="Q4_1")    # doctest: +SKIP
 
@@ -120,7 +123,7 @@ def load(  # type: ignore[misc]  # the overloads tell what comes back, not every
         config = _with_files(config, found)
     elif dry_run:
         raise EngineError(f"dry_run weighs a model against free memory; {engine} loads none.")
-    config, parts = _with_parts(config, policy=policy, sampler=sampler)
+    config, parts = _with_parts(config, policy=policy, sampler=sampler, block_pool=block_pool, attention=attention)
     order = Order(
         config=config,
         parts=parts,
@@ -131,6 +134,19 @@ def load(  # type: ignore[misc]  # the overloads tell what comes back, not every
         timeout=timeout,
     )
     return register(_loaded(order))
+
+
+def load_again(handle: EngineHandle, *, model_path: str | None = None) -> EngineHandle:
+    """One more engine like that of `handle`, in a process of its own, not among the loaded ones; the caller ends it.
+
+    `model_path`: other files with the same weights. Raises: as load() does.
+    """
+    config = handle.config if model_path is None else replace(handle.config, model_path=model_path)
+    order = Order(
+        config=config, parts={}, isolation="host", load_name=config.model, lora=config.lora,
+        name=f"{handle.name}-again", timeout=600.0,
+    )  # fmt: skip
+    return _load_once(order)
 
 
 def _chosen(engine: str, model: str) -> str:
@@ -197,10 +213,13 @@ def _with_files(config: EngineConfig, model: Model) -> EngineConfig:
 
 
 def _with_parts(config: EngineConfig, **given: Any) -> tuple[EngineConfig, dict[str, Any]]:
-    """Parts given by name become options; classes and objects travel as they are, classes as an object of theirs."""
+    """Parts given by name become options; objects travel as they are, classes as an object of theirs.
+
+    The class of a block pool stays one: only the engine knows how many blocks there are.
+    """
     names = {kind: part for kind, part in given.items() if isinstance(part, str)}
     parts = {
-        kind: part() if isinstance(part, type) else part
+        kind: part() if isinstance(part, type) and kind != "block_pool" else part
         for kind, part in given.items()
         if part is not None and kind not in names
     }

@@ -23,7 +23,7 @@ from llmlab.trace import Request
 # Between two steps commands may take this long; 10,000 prompts at once must not hold up those who stream already.
 COMMANDS_S = 0.005
 # What a Call may ask: methods of the engine, and of the loop itself.
-CALLS = frozenset({"tokenize", "pieces", "logits", "chat_format", "memory", "begin_replay"})
+CALLS = frozenset({"tokenize", "pieces", "logits", "inside", "chat_format", "memory", "begin_replay"})
 # Steps that may fail while the requests of a failed step are cleaned up, before the engine counts as broken.
 MAX_FAILED_CLEANINGS = 3
 

@@ -48,8 +48,9 @@ def packages() -> dict[str, Package]:
     known = {
         "llamacpp": Package("llama_cpp", ("llama-cpp-python",), "llamacpp"),
         "vllm": Package("vllm", of_vllm, of_vllm[0]),
+        "torch": Package("transformers", ("torch",), "torch"),
     }
-    order = ("vllm", "llamacpp") if has_nvidia_gpu() else ("llamacpp", "vllm")
+    order = ("vllm", "llamacpp", "torch") if has_nvidia_gpu() else ("llamacpp", "vllm", "torch")
     return {name: known[name] for name in order}
 
 

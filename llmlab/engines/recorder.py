@@ -110,10 +110,11 @@ class Recorder:
         header = msgspec.structs.replace(self.header, kv_at_start=kv_at_start)
         return Trace(header, tuple(present), steps, incidents)
 
-    def since(self, first: int, end: int | None = None, own: Collection[str] = ()) -> News:
+    def since(self, first: int, end: int | None = None, own: Collection[str] = (), known: Collection[str] = ()) -> News:
         """The steps first..end-1 that are still here, and, by arrival, the requests they schedule and those of `own`.
 
-        For who follows the engine step by step: unlike slice() it does not look at the KV cache.
+        For who follows the engine step by step: unlike slice() it does not look at the KV cache, and leaves out the
+        requests that are `known`.
         """
         with self._lock:
             first = max(first, self._first)
@@ -123,7 +124,9 @@ class Recorder:
             newest = list(self._decoded)[max(0, first - decoded_from) : max(0, end - decoded_from)]
         steps = [*map(decode_step, encoded), *newest]
         with self._lock:
-            ids = dict.fromkeys([*own, *sorted(_alive_ids(steps))])  # in the order of `own` when they came at once
+            new = self._requests.keys() - known  # mostly nothing: then nobody looks at the steps
+            seen = sorted(new & _alive_ids(steps)) if new else ()
+            ids = dict.fromkeys([*(i for i in own if i in new), *seen])  # in the order of `own` when they came at once
             requests = [self._requests[i] for i in ids if i in self._requests]
         return News(sorted(requests, key=lambda r: r.arrival_s), steps, end)
 

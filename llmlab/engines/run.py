@@ -10,7 +10,7 @@ import asyncio
 import itertools
 import sys
 import time
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
@@ -100,9 +100,12 @@ class Run:
         """The trace before its first step, with the KV cache as it is then; and the number of the step that is next."""
         return self.engine.opening_of(self) if self.engine is not None else (Trace(self._header), 0)
 
-    def steps_since(self, number: int) -> News:
-        """What came from step `number` on, for who follows it; nothing is rebuilt as it is for `trace`."""
-        return self.engine.news_of(self, number) if self.engine is not None else News([], [], number)
+    def steps_since(self, number: int, known: Collection[str] = ()) -> News:
+        """What came from step `number` on, for who follows it; nothing is rebuilt as it is for `trace`.
+
+        `known`: ids of requests that it has.
+        """
+        return self.engine.news_of(self, number, known) if self.engine is not None else News([], [], number)
 
     @property
     def view(self) -> Any:

@@ -6,7 +6,7 @@ This file must not know what a verb does: each names its action by "module:funct
 from __future__ import annotations
 
 from llmlab.magics.defaults import FORMATS
-from llmlab.magics.options import Argument, Option, Verb, escapes, number, pair, variable, whole
+from llmlab.magics.options import Argument, Option, Verb, escapes, number, numbers, pair, prices, variable, whole
 
 _HELP = Option(("-h", "--help"), "what this verb does, and its flags")
 _SHOW_CODE = Option(("--show-code",), "print the Python call behind this line instead of making it")
@@ -121,6 +121,30 @@ _TABLE = (
         form="both", title="%%llm batch [NAME]",
     ),
     Verb(
+        "compare", "The same prompt on several engines, quants or settings, side by side.",
+        "compare:compare",
+        options=(
+            Option(("-e", "--engines"), "names of loaded engines (all of them)", "A B", live="handle", many=True),
+            Option(
+                ("--grid",), "a column for each value: temperature=0,0.7 quant=F16,Q8_0", "k=v,v", pair, pairs=True
+            ),
+            Option(("--together",), "ask all columns at once; then they share the machine, and speeds do not compare"),
+            Option(("--at-once",), "how many prompts a column answers together (1)", "N", whole),
+            Option(("--file",), "the prompts of a .jsonl file; broken lines are told by number", "FILE", live="file"),
+            Option(
+                ("--var",), "the prompts in this variable: a list, or a DataFrame with a column `prompt`", "VAR",
+                variable, live="variable",
+            ),
+            Option(("--limit",), "only the first N prompts", "N", whole),
+            Option(("--diff",), "show which words differ"),
+            Option(("--blind",), "hide the names until you have voted"),
+            Option(("--no-causes",), "do not test why answers part"),
+            Option(("--panel",), "pick engines and settings by hand, and type there"),
+            *_SAMPLING, *_RESULT, *_COMMON,
+        ),
+        form="both", title="%%llm compare",
+    ),
+    Verb(
         "mem", "Memory of the engine: its process, weights, KV cache; or KV use of a RUN.", "status:mem",
         (Argument("RUN", "a variable that holds a run", required=False, live="variable"),), _COMMON,
         title="%llm mem [RUN]",
@@ -157,6 +181,23 @@ _TABLE = (
         title="%llm parity [A] [B]",
     ),
     Verb(
+        "bench", "How engines do under load, and which one to take.", "bench:bench",
+        options=(
+            Option(("-e", "--engines"), "names of loaded engines (the current one)", "A B", live="handle", many=True),
+            Option(("--workload",), "what is asked, and in which rhythm (poisson)", "NAME", live="workload"),
+            Option(("--sweep",), "the loads: requests a second, or users, as the workload has it", "1,2,4", numbers),
+            Option(("--slo",), "limits in seconds of which goodput is made: ttft, tpot, e2e", "ttft=1,tpot=0.1"),
+            Option(("-n", "--num-requests"), "requests at each load", "N", whole),
+            Option(("--repeats",), "how often each load is measured (2)", "N", whole),
+            Option(("--seed",), "same seed, same requests at the same times", "N", whole),
+            Option(("--report",), "write a report that chooses an engine (.html, .md, .pdf)", "FILE", live="file"),
+            Option(("--price",), "of an hour of the machine, or of each engine's: a=0.9,b=0.1", "PRICE", prices),
+            Option(("--currency",), "of the price", "EUR"),
+            *_RESULT[:2], *_COMMON,
+        ),
+        title="%llm bench",
+    ),
+    Verb(
         "trace save", "Write what the engine did to FILE (.jsonl, .jsonl.gz).", "traces:save",
         (Argument("FILE", "where to write", live="file"),), _COMMON, title="%llm trace save FILE",
     ),
@@ -170,6 +211,10 @@ _TABLE = (
         (
             Option(("--speed",), "1 = as fast as it was, 2 = twice as fast, 0 = no waiting", "X", number),
             Option(("--as",), "keep it loaded, under this name", "NAME"),
+            Option(
+                ("--what-if",), "simulate the same requests with changes: policy=static block=32 kv_tokens=4096 ...",
+                "k=v", pair, pairs=True,
+            ),
             *_RESULT[:2],
             *_COMMON,
         ),

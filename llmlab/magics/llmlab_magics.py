@@ -45,6 +45,7 @@ class LLMLab(Defaults):
         %llm models                      The models known by name, and which forms of them are made.
         %llm doctor                      What this machine can run, and what to type for the rest.
         %%llm batch [NAME]               Many prompts at once, one a line (`---` between longer ones).
+        %%llm compare                    The same prompt on several engines, quants or settings, side by side.
         %llm mem [RUN]                   Memory of the engine: its process, weights, KV cache; or KV use of a RUN.
         %llm kv [RUN]                    Who holds the KV cache, step by step: of a RUN, or of the last one.
         %llm timeline [RUN]              What each request did in each step: prefill, decode, wait.
@@ -54,6 +55,7 @@ class LLMLab(Defaults):
         %llm resume                      Let the engine run freely again.
         %llm slow SECONDS                Slow motion: SECONDS between steps; 0 = full speed.
         %llm parity [A] [B]              Whether two engines compute the same: tokens, settings, logits, answers.
+        %llm bench                       How engines do under load, and which one to take.
         %llm trace save FILE             Write what the engine did to FILE (.jsonl, .jsonl.gz).
         %llm trace load FILE             Read a trace; it is the value of the line.
         %llm trace replay FILE           Play a recorded trace again, as it was.

@@ -52,6 +52,9 @@ def _offers(verb: Verb, typed: list[str], fragment: str, namespace: dict[str, An
     previous = verb.option(typed[-1]) if typed else None
     if previous is not None and previous.metavar:
         return _values(previous, namespace)
+    flags = [option for word in typed if (option := verb.option(word)) is not None]
+    if flags and flags[-1].many and not fragment.startswith("-"):
+        return _values(flags[-1], namespace)
     if fragment.startswith("-"):
         return [name for option in verb.options for name in option.names if name.startswith("--") or len(fragment) < 2]
     position = _num_plain(verb, typed)
@@ -94,6 +97,10 @@ def _known(kind: str) -> Iterable[str]:
         from llmlab.engines.base import ENGINES
 
         return ["auto", "both", *ENGINES]
+    if kind == "workload":
+        from llmlab.bench.workloads import workloads
+
+        return workloads()
     if kind == "quant":
         from llmlab.models import QUANTS
 

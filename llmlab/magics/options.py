@@ -24,6 +24,8 @@ class Option:
     repeat: bool = False
     # Takes all the words key=value that follow it; they make a dict.
     pairs: bool = False
+    # Takes all the words up to the next flag; they make a list.
+    many: bool = False
 
     @property
     def dest(self) -> str:
@@ -33,7 +35,7 @@ class Option:
     @property
     def usage(self) -> str:
         """`-n MAX_TOKENS`"""
-        return " ".join([self.names[0], self.metavar, *(["..."] if self.pairs else [])])
+        return " ".join([self.names[0], self.metavar, *(["..."] if self.pairs or self.many else [])])
 
 
 @dataclass(frozen=True, slots=True)
@@ -82,6 +84,33 @@ def number(text: str) -> float:
         return float(text)
     except ValueError:
         raise ValueError("a number") from None
+
+
+def numbers(text: str) -> list[float]:
+    """Numbers with commas between them.
+
+    >>> numbers("1,2,4.5")
+    [1.0, 2.0, 4.5]
+    """
+    try:
+        return [float(part) for part in text.split(",") if part.strip()]
+    except ValueError:
+        raise ValueError("numbers with commas between them") from None
+
+
+def prices(text: str) -> float | dict[str, float]:
+    """One number, or NAME=number with commas between them.
+
+    >>> prices("0.9"), prices("a=0.9,b=0.1")
+    (0.9, {'a': 0.9, 'b': 0.1})
+    """
+    try:
+        if "=" not in text:
+            return float(text)
+        pairs = (part.partition("=")[::2] for part in text.split(",") if part.strip())
+        return {name.strip(): float(value) for name, value in pairs}
+    except ValueError:
+        raise ValueError("a number, or NAME=number with commas between them") from None
 
 
 def variable(text: str) -> str:

@@ -109,6 +109,10 @@ def _take(
         taken = []
         while todo and "=" in todo[0].text and not todo[0].text.startswith("-"):
             taken.append(todo.pop(0).text)
+    elif option.many:
+        taken = []
+        while todo and (todo[0].quoted or not todo[0].text.startswith("-")):
+            taken.append(todo.pop(0).text)
     else:
         has_value = todo and (todo[0].quoted or (todo[0].text != "--" and verb.option(todo[0].text) is None))
         taken = [todo.pop(0).text] if has_value else []
@@ -117,7 +121,7 @@ def _take(
     got = [_convert(verb, option, expand(text)) for text in taken]
     if option.pairs:
         values[option.dest] = {**(values[option.dest] or {}), **dict(got)}
-    elif option.repeat:
+    elif option.repeat or option.many:
         values[option.dest] = [*(values[option.dest] or []), *got]
     else:
         values[option.dest] = got[0]

@@ -93,19 +93,22 @@ def _weights(case: Case) -> Cause:
 
 
 def _quantization(case: Case) -> Cause:
-    """Whether the formats turn the two candidates around, by more than the order of additions can."""
+    """Whether the formats turn the two candidates around, by more than the order of additions can. Where no side is
+    quantized, it goes by the name of dtype."""
     a, b = (_format(handle) for handle in case.handles)
     if a == b:
         return Cause("quantization", "excluded", f"both compute in {a}")
+    is_quantized = "quantized" in (precision(handle.header) for handle in case.handles)
+    name = "quantization" if is_quantized else "dtype"
     if case.moved is None:
-        return Cause("quantization", "possible", f"{a} and {b}; {_unknown_gap(case)}")
+        return Cause(name, "possible", f"{a} and {b}; {_unknown_gap(case)}")
     if not case.is_reproduced:
-        return Cause("quantization", "possible", f"{a} and {b}; not as they answered: {_gaps(case)}")
+        return Cause(name, "possible", f"{a} and {b}; not as they answered: {_gaps(case)}")
     moved = f"{a} and {b} move the two candidates by {case.moved:.3f} nats: {_gaps(case)}"
     if case.moved <= _rounding_bound(case):
-        return Cause("quantization", "excluded", f"{moved}; rounding alone does that")
+        return Cause(name, "excluded", f"{moved}; rounding alone does that")
     same_weights = _weights(case).verdict == "excluded"
-    return Cause("quantization", "confirmed" if same_weights else "possible", moved)
+    return Cause(name, "confirmed" if same_weights else "possible", moved)
 
 
 def _rounding(case: Case) -> Cause:

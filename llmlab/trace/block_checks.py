@@ -23,7 +23,7 @@ class BlockChecks:
         self._state = BlockState()
         self._prefixes = Prefixes(lifecycles.lives)
         self._num_blocks, self._block_size = header.num_blocks, header.block_size
-        self._is_speculative = header.capabilities.speculative
+        self._takes_more = header.capabilities.speculative or header.capabilities.reserves
         # block -> (request, index in its block table): whose tokens it holds. They stay when it is freed.
         self._filled: dict[int, tuple[str, int]] = {}
         self._preempted: tuple[str, ...] = ()  # in the step before
@@ -102,8 +102,8 @@ class BlockChecks:
     def _check_length(self, advance: Advance, size: int) -> Iterator[Finding]:
         num_held = len(self._state.tables.get(advance.request_id, ()))
         expected = -(-advance.num_computed // size)
-        # Engines that speculate take room for tokens to come.
-        if num_held < expected or (num_held > expected and not self._is_speculative and not advance.num_draft):
+        # Engines that speculate or reserve take room for tokens to come.
+        if num_held < expected or (num_held > expected and not self._takes_more and not advance.num_draft):
             held = f"{num_held} block{'' if num_held == 1 else 's'} of {size}"
             text = f"{advance.request_id} holds {held} for {advance.num_computed} computed tokens, expected {expected}"
             yield Finding("kv_length", text)

@@ -10,7 +10,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from llmlab.errors import TraceError
 from llmlab.trace import jsonl, tables, validation
@@ -88,6 +88,18 @@ class Trace:
     def validate(self) -> list[validation.Violation]:
         """Every broken invariant as (step, rule, sentence); an empty list is a sound trace."""
         return validation.validate(self)
+
+    def replay(self, **changes: Any) -> Trace:
+        """The same requests on a simulated engine that differs in what you name: see llmlab.what_if().
+
+        >>> from llmlab.trace.recorded import recorded
+        >>> recorded("burst_of_64").replay(policy="static", block_size=32, engine="simulated")
+        Trace(simulated, smollm2-135m, 64 requests, 240 steps)
+        """
+        from llmlab import public  # a trace knows no engine
+
+        again: Trace = public("what_if")(self, **changes)
+        return again
 
     @cached_property
     def steps(self) -> pd.DataFrame:

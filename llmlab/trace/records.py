@@ -50,6 +50,8 @@ class Capabilities(Record, frozen=True, kw_only=True):
     json_schema: bool = False
     lora: Literal["none", "engine", "request"] = "none"
     speculative: bool = False
+    # A sequence takes room for tokens to come (contiguous allocation).
+    reserves: bool = False
     # Parts that a class written in a notebook may replace: "policy", "sampler", "block_pool", "attention".
     pluggable: tuple[str, ...] = ()
 

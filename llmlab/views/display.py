@@ -40,6 +40,14 @@ def publish(bundle: Bundle, display_id: str, *, update: bool = False) -> None:
     display(bundle, raw=True, display_id=display_id, update=update)
 
 
+def show_each(*shown: object) -> None:
+    """One output after the other, as a cell shows its value."""
+    from IPython.display import display
+
+    for one in shown:
+        display(one)
+
+
 def view_of(widget: Any) -> dict[str, Any]:
     """What a front end needs to show a widget."""
     model = {"version_major": 2, "version_minor": 0, "model_id": widget.model_id}

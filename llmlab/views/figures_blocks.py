@@ -5,7 +5,7 @@ This file must not know cells: figures_cells.py is its twin.
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 
 from llmlab.trace import BlockDelta, Header, KvDelta, Step
 from llmlab.views.figures_base import Figures, KvFigures
@@ -55,15 +55,16 @@ class BlockFigures(KvFigures):
             return
         for request_id, blocks in delta.freed.items():
             self._free(request_id, blocks)
-        for block in delta.evicted:
-            self._num_cached_held -= block in self._cached and block in self._ref_counts
-            self._cached.discard(block)
+        is_held = self._ref_counts.__contains__
+        evicted = self._cached.intersection(delta.evicted)
+        self._num_cached_held -= sum(map(is_held, evicted))
+        self._cached -= evicted
         shared: list[tuple[int, str, int]] = []
         for request_id, blocks in delta.allocated.items():
             shared += self._allocate(request_id, blocks)
-        for block in delta.cached:
-            self._num_cached_held += block not in self._cached and block in self._ref_counts
-            self._cached.add(block)
+        cached = set(delta.cached) - self._cached
+        self._num_cached_held += sum(map(is_held, cached))
+        self._cached |= cached
         self._has_groups = self._has_groups or bool(delta.groups)
         for block, request_id, logical in shared:
             if block not in self._cached or self._fill(request_id, logical) < (self._block_size or 0):
@@ -74,7 +75,15 @@ class BlockFigures(KvFigures):
 
     def _free(self, request_id: str, blocks: Iterable[int]) -> None:
         gone, kept = set(blocks), []
-        for block in self._tables.pop(request_id, ()):
+        table = self._tables.pop(request_id, [])
+        if not self._num_shared and gone.issuperset(table):  # all of them, and nobody else holds one
+            self._num_entries -= len(table)
+            self._num_cached_held -= len(gone & self._cached)
+            for block in table:
+                del self._ref_counts[block]
+            self._unknown.discard(request_id)
+            return
+        for block in table:
             if block not in gone:
                 kept.append(block)
                 continue
@@ -91,9 +100,15 @@ class BlockFigures(KvFigures):
         else:
             self._unknown.discard(request_id)
 
-    def _allocate(self, request_id: str, blocks: Iterable[int]) -> Iterable[tuple[int, str, int]]:
+    def _allocate(self, request_id: str, blocks: Sequence[int]) -> Iterable[tuple[int, str, int]]:
         """Yields the blocks that others hold too, with the place in this table."""
-        table = self._tables.setdefault(request_id, [])
+        table, new = self._tables.setdefault(request_id, []), set(blocks)
+        if len(new) == len(blocks) and self._ref_counts.keys().isdisjoint(new):  # nobody holds one of them
+            self._ref_counts.update(dict.fromkeys(blocks, 1))
+            self._num_entries += len(new)
+            self._num_cached_held += len(new & self._cached)
+            table += blocks
+            return
         for block in blocks:
             before = self._ref_counts.get(block, 0)
             self._ref_counts[block] = before + 1

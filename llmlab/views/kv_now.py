@@ -1,6 +1,6 @@
 """The KV cache after a step of a story, rebuilt from its records: for the frozen twin, and for views that come late.
 
-The same as static/story.js, step by step; tests compare both with the trace. This file must not draw.
+The same as static/kv_state.js, step by step; tests compare both with the trace. This file must not draw.
 """
 
 from __future__ import annotations
@@ -22,27 +22,32 @@ class Memory:
     def __init__(self, head: Mapping[str, Any]) -> None:
         self.head = head
         self.tokens: dict[int, int] = {}
-        self.rows: list[Row] = []
+        self._ended: dict[int, int] = {}  # tokens of those that ended in the last step
+        self._last: Mapping[str, Any] = {"r": []}
         if "start" in head:
             self.step({"kv": head["start"], "r": head["start"].get("r", []), "pre": [], "fin": []})
 
     def step(self, record: Mapping[str, Any]) -> None:
-        ranges = record.get("d", [])
-        rows = [
-            [r, DECODE, 1, self.tokens.get(r, 0)]
-            for first, number in zip(ranges[::2], ranges[1::2], strict=True)
-            for r in range(first, first + number)
-        ]
-        self.rows = sorted([*rows, *record["r"]])
+        tokens = self.tokens
+        going_on = _requests(record)
+        for request in going_on:
+            tokens[request] = tokens.get(request, 0) + 1
         for request, *_ in record["pre"]:
-            self.tokens.pop(request, None)
-        for request, _, number, computed in self.rows:
-            self.tokens[request] = computed + number
+            if request not in going_on:
+                tokens.pop(request, None)
+        for request, _, number, computed in record["r"]:
+            tokens[request] = computed + number
         self._begin()
         if "kv" in record:
             self.change(record["kv"])
-        for request, *_ in record["fin"]:
-            self.tokens.pop(request, None)
+        self._last = record
+        self._ended = {request: tokens.pop(request) for request, *_ in record["fin"] if request in tokens}
+
+    @property
+    def rows(self) -> list[Row]:
+        """Made when asked for: of most steps nobody asks."""
+        now = self.tokens | self._ended
+        return sorted([*([r, DECODE, 1, now[r] - 1] for r in _requests(self._last)), *self._last["r"]])
 
     def snapshot(self) -> dict[str, Any]:
         """This state as `head.start`: a change of an empty cache."""
@@ -55,12 +60,19 @@ class Memory:
         """Forget what only the last step did."""
 
 
+def _requests(record: Mapping[str, Any]) -> list[int]:
+    """Those that go on decoding in a step."""
+    ranges = record.get("d", ())
+    return [r for i in range(0, len(ranges), 2) for r in range(ranges[i], ranges[i] + ranges[i + 1])]
+
+
 class BlocksNow(Memory):
     """Block tables and hashes."""
 
     def __init__(self, head: Mapping[str, Any]) -> None:
         self.tables: dict[int, list[int]] = {}
         self.holders: dict[int, list[int]] = {}  # block -> requests
+        self.groups: dict[int, int] = {}  # block -> KV cache group, where the layers keep KV in different ways
         self.cached: set[int] = set()
         self.next_out: Sequence[int] = ()
         self.fresh: set[int] = set()
@@ -70,10 +82,18 @@ class BlocksNow(Memory):
     def _begin(self) -> None:
         self.fresh, self.evicted = set(), set()
 
+    def logical(self, request: int, block: int) -> int:
+        """The place of a block in the table of a request; each group has a table of its own."""
+        table = self.tables[request]
+        before = table[: table.index(block)]
+        return sum(self.groups.get(other) == self.groups.get(block) for other in before) if self.groups else len(before)
+
     def change(self, kv: Mapping[str, Any]) -> None:
-        for request, blocks in kv.get("f", ()):
+        for request, *some in kv.get("f", ()):
+            table = self.tables.pop(request, [])
+            blocks = some[0] if some else table
             gone = set(blocks)
-            left = [block for block in self.tables.pop(request, ()) if block not in gone]
+            left = [block for block in table if block not in gone]
             if left:
                 self.tables[request] = left
             for block in blocks:
@@ -82,7 +102,9 @@ class BlocksNow(Memory):
                     self.holders[block] = others
         self.evicted = set(kv.get("e", ()))
         self.cached -= self.evicted
+        groups = dict(kv.get("g", ()))
         for request, blocks in kv.get("a", ()):
+            self.groups.update(zip(blocks, groups.get(request, ()), strict=False))
             self.tables.setdefault(request, []).extend(blocks)
             for block in blocks:
                 if block not in self.holders:
@@ -94,12 +116,14 @@ class BlocksNow(Memory):
     def fill(self, block: int) -> int:
         """Tokens written in it, 0 to block_size: of the holder that wrote most."""
         size = self.head["block_size"] or 0
-        written = [self.tokens.get(r, 0) - self.tables[r].index(block) * size for r in self.holders.get(block, ())]
+        written = [self.tokens.get(r, 0) - self.logical(r, block) * size for r in self.holders.get(block, ())]
         return max(0, min(size, max(written, default=0)))
 
     def snapshot(self) -> dict[str, Any]:
         tables = [[request, list(table)] for request, table in self.tables.items()]
-        return {**super().snapshot(), "a": tables, "c": sorted(self.cached), "h": list(self.next_out)}
+        groups = [[request, [self.groups.get(b, 0) for b in table]] for request, table in self.tables.items()]
+        told = {"g": groups} if self.groups else {}
+        return {**super().snapshot(), **told, "a": tables, "c": sorted(self.cached), "h": list(self.next_out)}
 
 
 class CellsNow(Memory):

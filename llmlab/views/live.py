@@ -2,14 +2,14 @@
 
 Messages: {"t": "s", "from": n, "requests": [[index, request], ...], "steps": [...]} with what is new, steps from the
 n-th of the run on; and once a second {"t": "k"}, from which a view that came late can begin at once: "head" with the KV
-cache before its first step, all requests, the steps since. Who lacks the history asks for it.
+cache before the newest step, all requests, that step. Who lacks the history asks for it. Each message is made into JSON
+once, for all views.
 
 This file must not know widgets or notebooks.
 """
 
 from __future__ import annotations
 
-import json
 import os
 import threading
 import time
@@ -17,27 +17,34 @@ import uuid
 from contextlib import suppress
 from typing import Any, Protocol
 
+import msgspec
+
 from llmlab.engines.run import Run
-from llmlab.errors import LlmlabError
 from llmlab.trace import Request
 from llmlab.views.kv_now import empty_kv
 from llmlab.views.narration import died, paused
+from llmlab.views.prompt_texts import PromptTexts
 from llmlab.views.story import Story
 
 PERIOD_S, MAX_PERIOD_S = 0.05, 0.25
-# The engine computes on the same machine: views may take 1 % of it, and are sent less often where that is not enough.
-MAX_SHARE = 0.01 * (os.cpu_count() or 1)
+# The engine may compute on the same machine. A step costs little (benchmarks/bench_views.py); should it ever cost much,
+# so that this thread needs more than 5 % of the machine, it sends less often.
+MAX_SHARE = 0.05 * (os.cpu_count() or 1)
+TICK_WEIGHT = 0.02  # of one tick in the mean: a key message, which is large, slows nothing
 KEY_S = 1.0
 # Of a large cache a key message is large: it is sent less often, so that this many bytes a second are enough.
 KEY_BYTES_PER_S = 100_000
-MAX_PIECES = 50_000  # tokens of prompts whose texts are asked for
-Message = dict[str, Any]
+TEXTS_S, NUM_TEXTS = 1.0, 5_000  # between two questions for texts of prompts; tokens of one
+Message = dict[str, Any]  # from a page
+
+_json = msgspec.json.Encoder().encode
 
 
 class Screen(Protocol):
     """One view that shows the run."""
 
-    def send(self, message: Message) -> None: ...
+    def send(self, message: bytes) -> None:
+        """A message as JSON."""
 
     def tell(self, state: str, note: list[Any], is_awaited: bool) -> None:
         """How the run is: "running", "paused", "stopping" or "ended"; called again only when it changed."""
@@ -59,8 +66,8 @@ class Live:
         self._next_step = 0  # as the engine counts
         self._sent = 0  # steps of the story
         self._changed: set[int] = set()  # requests that are not sent yet
-        self._key_head: Message = {}  # with the KV cache before step _key_from of the story
-        self._key_from = 0
+        self._texts, self._next_texts_s = PromptTexts(run), 0.0
+        self._num_in_kv = 0  # steps of the story that self._kv has
         self._next_key_s = 0.0
         self._told: tuple[Any, ...] = ()
         self._is_stopping = False
@@ -107,11 +114,14 @@ class Live:
             if self.story is None and not self._begin():
                 return None
             assert self.story is not None
-            news = self.run.steps_since(self._next_step)
-            self._add_requests(self.story, [r for r in news.requests if self.story.lacks(r.request_id)])
+            news = self.run.steps_since(self._next_step, self.story.known)
+            self._add_requests(self.story, news.requests)
             for step in news.steps:
                 self.story.add_step(step)
             self._next_step = news.next_step
+            if self.run.done and self._texts:
+                self._add_texts()
+                self._texts.clear()
             return self.story
 
     def finish(self) -> bool:
@@ -129,6 +139,8 @@ class Live:
     # ---- the thread
 
     def _publish(self) -> None:
+        mean_s = 0.0  # CPU time of a tick, over the last ones
+        due_s = time.monotonic()
         while not self.finish():
             started_s = time.thread_time()
             with self._lock:
@@ -136,8 +148,14 @@ class Live:
                     self._thread = None
                     return
                 self._tick()
-            took_s = time.thread_time() - started_s
-            time.sleep(min(max(PERIOD_S, took_s / MAX_SHARE), MAX_PERIOD_S))
+            if self._texts and time.monotonic() >= self._next_texts_s:
+                self._add_texts(NUM_TEXTS)
+                self._next_texts_s = time.monotonic() + TEXTS_S
+            mean_s += TICK_WEIGHT * (time.thread_time() - started_s - mean_s)
+            due_s += min(max(PERIOD_S, mean_s / MAX_SHARE), MAX_PERIOD_S)
+            now_s = time.monotonic()
+            due_s = max(due_s, now_s)
+            time.sleep(due_s - now_s)
 
     def _tick(self) -> None:
         """Send what is new."""
@@ -153,33 +171,31 @@ class Live:
         steps, requests = story.steps[self._sent :], sorted(self._changed)
         if steps or requests:
             told = [[index, story.requests[index]] for index in requests]
-            self._send({"t": "s", "from": self._sent, "requests": told, "steps": steps})
+            self._send(_json({"t": "s", "from": self._sent, "requests": told, "steps": steps}))
         self._sent = len(story.steps)
         self._changed.clear()
 
     def _send_needed(self, story: Story) -> None:
         needs, self._needs = self._needs, []
         for screen, have in needs:
+            rest = {"requests": list(enumerate(story.requests)), "steps": story.steps[have:]}
             if have == 0:
-                screen.send({"t": "k", "from": 0, "head": story.head, **_rest(story, 0)})
+                screen.send(_json({"t": "k", "from": 0, "head": story.head, **rest}))
             else:
-                requests = [[index, request] for index, request in enumerate(story.requests)]
-                screen.send({"t": "s", "from": have, "requests": requests, "steps": story.steps[have:]})
+                screen.send(_json({"t": "s", "from": have, **rest}))
 
     def _send_key(self, story: Story) -> None:
-        key = {"t": "k", "from": self._key_from, "head": self._key_head, **_rest(story, self._key_from)}
-        self._send(key)
-        if len(story.steps) == self._key_from:
-            self._next_key_s = time.monotonic() + KEY_S
-            return
-        for record in story.steps[self._key_from :]:
+        first = max(0, len(story.steps) - 1)
+        for record in story.steps[self._num_in_kv : first]:
             self._kv.step(record)
-        self._key_from = len(story.steps)
-        self._key_head = {**story.head, "start": self._kv.snapshot()}
-        num_bytes = len(json.dumps(self._key_head))
-        self._next_key_s = time.monotonic() + max(KEY_S, num_bytes / KEY_BYTES_PER_S)
+        self._num_in_kv = first
+        head = story.head if first == 0 else {**story.head, "start": self._kv.snapshot()}
+        requests = list(enumerate(story.requests))
+        key = _json({"t": "k", "from": first, "head": head, "requests": requests, "steps": story.steps[first:]})
+        self._send(key)
+        self._next_key_s = time.monotonic() + max(KEY_S, len(key) / KEY_BYTES_PER_S)
 
-    def _send(self, message: Message) -> None:
+    def _send(self, message: bytes) -> None:
         for screen in self._screens:
             screen.send(message)
 
@@ -213,7 +229,7 @@ class Live:
             return False
         opening, self._next_step = self.run.opening()
         self.story = Story(opening.header)
-        self._kv, self._key_head = empty_kv(self.story.head), self.story.head
+        self._kv = empty_kv(self.story.head)
         self._add_requests(self.story, list(opening.request_records))
         return True
 
@@ -222,27 +238,16 @@ class Live:
             story.add_request(request)
         indexes = [story.index_of(request.request_id) for request in requests]
         self._changed.update(indexes)
-        for index, pieces in zip(indexes, self._pieces(requests), strict=False):
-            story.requests[index]["pieces"] = pieces
+        self._texts.add(requests)
 
-    def _pieces(self, requests: list[Request]) -> list[list[str]]:
-        """The texts of the tokens of these prompts; none when the engine cannot tell them, or they are very many."""
-        ids = [i for request in requests for i in request.prompt_token_ids]
-        engine = self.run.engine
-        if engine is None or not 0 < len(ids) <= MAX_PIECES:
-            return []
-        texts: list[str] = []
-        with suppress(LlmlabError):
-            texts = [piece.decode(errors="replace") for piece in engine.pieces(ids)]
-        found, first = [], 0
-        for request in requests if texts else []:
-            found.append(texts[first : first + len(request.prompt_token_ids)])
-            first += len(request.prompt_token_ids)
-        return found
-
-
-def _rest(story: Story, first: int) -> Message:
-    return {"requests": [[i, request] for i, request in enumerate(story.requests)], "steps": story.steps[first:]}
+    def _add_texts(self, *num_tokens: int) -> None:
+        found = self._texts.ask(*num_tokens)
+        with self._lock:
+            assert self.story is not None
+            for request, texts in found:
+                index = self.story.index_of(request.request_id)
+                self.story.requests[index]["pieces"] = texts
+                self._changed.add(index)
 
 
 def live_of(run: Run) -> Live:

@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterator, Mapping
 from itertools import islice
 from typing import Any
 
-from llmlab.trace import CellDelta, Step
+from llmlab.trace import CellDelta, Incident, Step
 from llmlab.views.narration_base import Events
 from llmlab.views.narration_blocks import BlockTeller
 from llmlab.views.narration_cells import CellTeller
@@ -49,6 +49,18 @@ def died(step: int, cause: str) -> Phrase:
     return plain(f"The engine died at step {step}: {cause}. The trace up to step {step - 1} is kept.")
 
 
+def ended(incident: Incident, last_step: int) -> Phrase:
+    """What ended a trace whose last step is `last_step`.
+
+    >>> ended(Incident(incident="cut", t_s=0.0, text="line 118 is broken"), 117)
+    [['The trace ends with step 117: line 118 is broken.', 0]]
+    """
+    text = incident.text.rstrip(".")
+    if incident.incident == "died":
+        return died(last_step + 1, text or "it ended unexpectedly")
+    return plain(f"The trace ends with step {last_step}{': ' if text else ''}{text}.")
+
+
 def paused(step: int) -> Phrase:
     """
     >>> paused(27)
@@ -57,4 +69,4 @@ def paused(step: int) -> Phrase:
     return plain(f"Paused before step {step}.")
 
 
-__all__ = ["Events", "died", "narrate", "paused"]
+__all__ = ["Events", "died", "ended", "narrate", "paused"]

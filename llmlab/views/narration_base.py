@@ -24,7 +24,8 @@ class Events:
     """What a step did to requests, which are told by their index."""
 
     tokens: list[int]  # computed in this step: prefill, decode, recompute
-    rows: list[tuple[int, ScheduledRequest]]
+    rows: list[tuple[int, ScheduledRequest]]  # shares of all but those in going_on
+    going_on: Sequence[int] = ()  # compute one token more, as in the last step: often hundreds
     preempted: list[list[int]] = field(default_factory=list)  # [request, blocks or cells it held, tokens it had]
     finished: list[list[Any]] = field(default_factory=list)  # [request, reason, tokens that came out of it in all]
     hits: list[list[int]] = field(default_factory=list)  # [request, tokens found in the prefix cache]
@@ -102,11 +103,8 @@ class Teller:
         return [(request, row) for request, row in self.events.rows if row.phase == "prefill"]
 
     def decoding(self) -> Rows:
-        """Those that compute one token more; who drafts is apart."""
-        rows = self.events.rows
-        if self.events.tokens == [0, len(rows), 0]:
-            return rows
-        return [(r, row) for r, row in rows if row.phase == "decode" and not row.num_draft_tokens]
+        """Those beside going_on that compute one token more; who drafts is apart."""
+        return [(r, row) for r, row in self.events.rows if row.phase == "decode" and not row.num_draft_tokens]
 
     def came_to_an_end(self) -> list[Ended]:
         """Requests that nobody broke off."""
@@ -139,8 +137,6 @@ class Teller:
                 yield joined([bold(self.name(request)), f" {verb} {when}{after}."])
 
     def drafts(self) -> Iterator[Phrase]:
-        if sum(self.events.tokens) == len(self.events.rows):
-            return  # one token each
         rows = [(request, row) for request, row in self.events.rows if row.num_draft_tokens]
         if not rows:
             return

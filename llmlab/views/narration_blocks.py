@@ -5,7 +5,7 @@ This file must not know cells: narration_cells.py is its twin.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 
 from llmlab.trace import BlockDelta, ScheduledRequest
 from llmlab.views.narration_base import Rows, Teller
@@ -54,21 +54,27 @@ class BlockTeller(Teller):
         yield from self.broken_off(self.delta.freed if self.delta else (), "; its blocks are free")
 
     def decode(self) -> Iterator[Phrase]:
-        rows = self.decoding()
-        if len(rows) == 1:
-            yield joined([bold(self.name(rows[0][0])), f" decodes one token{self.handed_out(rows)}."])
-        elif rows:
-            yield plain(f"{count(len(rows), 'request')} decode one token each{self.handed_out(rows)}.")
+        requests = [*self.events.going_on, *(request for request, _ in self.decoding())]
+        apart = {row.request_id for _, row in self.events.rows if row.phase != "decode" or row.num_draft_tokens}
+        handed_out = self._handed_out(lambda request_id: request_id not in apart, len(requests))
+        if len(requests) == 1:
+            yield joined([bold(self.name(requests[0])), f" decodes one token{handed_out}."])
+        elif requests:
+            yield plain(f"{count(len(requests), 'request')} decode one token each{handed_out}.")
 
     def handed_out(self, rows: Rows) -> str:
+        names = {row.request_id for _, row in rows}
+        return self._handed_out(lambda request_id: request_id in names, len(rows))
+
+    def _handed_out(self, is_meant: Callable[[str], bool], num_requests: int) -> str:
         if self.delta is None or not self.delta.allocated:
             return ""
-        names = {row.request_id for _, row in rows}
-        blocks = [block for r, some in self.delta.allocated.items() if r in names for block in some]
+        blocks = [block for r, some in self.delta.allocated.items() if is_meant(r) for block in some]
         if len(blocks) <= MAX_BLOCKS:
             return f"; {one_or_many(len(blocks), 'block', 'blocks')} {ids(blocks)} handed out" if blocks else ""
         size = self.head["block_size"]
-        is_boundary = size and len(blocks) == len(rows) and all(not row.num_computed_tokens % size for _, row in rows)
+        rows = (row for row in self.step.scheduled if is_meant(row.request_id))
+        is_boundary = size and len(blocks) == num_requests and all(not row.num_computed_tokens % size for row in rows)
         together = f": all of them crossed a {size}-token boundary together" if is_boundary else ""
         return f"; {number(len(blocks))} blocks handed out{together}"
 

@@ -40,7 +40,7 @@ class CellTeller(Teller):
     def evicted(self) -> Iterator[Phrase]:
         """Cells of requests that ended before, and were kept for those with the same beginning."""
         now = {request for request, *_ in (*self.events.finished, *self.events.preempted)}
-        now |= {request for request, _ in self.events.rows}
+        now |= {request for request, _ in self.events.rows} | set(self.events.going_on)
         given_up = {request: n for request, n in self.events.emptied.items() if request not in now}
         if given_up:
             cells, names = count(sum(given_up.values()), "cell"), self.who(list(given_up))
@@ -57,11 +57,11 @@ class CellTeller(Teller):
         yield from self.broken_off(self.delta.freed, "; its cells are free")
 
     def decode(self) -> Iterator[Phrase]:
-        rows = self.decoding()
-        if rows:
-            one = len(rows) == 1
-            subject = bold(self.name(rows[0][0])) if one else plain(count(len(rows), "sequence"))
-            cells = count(sum(row.num_tokens for _, row in rows), "cell")
+        requests = [*self.events.going_on, *(request for request, _ in self.decoding())]
+        if requests:
+            one = len(requests) == 1
+            subject = bold(self.name(requests[0])) if one else plain(count(len(requests), "sequence"))
+            cells = count(len(requests), "cell")
             yield joined([subject, f" {'decodes' if one else 'decode'}: {cells} written."])
 
     def not_fitting(self, num_tokens: int) -> int:

@@ -1,12 +1,13 @@
-"""kv_cache(), timeline(), watch(), tokens(): from whatever somebody has in hand to a view of it.
+"""kv_cache(), timeline(), watch(), tokens(), sampler(): from whatever somebody has in hand to a view of it.
 
 This file must not know how anything is drawn.
 """
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from pathlib import Path
-from typing import TYPE_CHECKING, TypeAlias
+from typing import TYPE_CHECKING, Any, TypeAlias
 
 from llmlab.engines.handle import EngineHandle
 from llmlab.engines.result import Result
@@ -18,30 +19,30 @@ from llmlab.views.story import Story
 from llmlab.views.story_view import StoryView
 
 if TYPE_CHECKING:
-    from llmlab.views.tokens_view import TokensView
+    from llmlab.views.tokens_view import SamplerView, TokensView
 
 Subject: TypeAlias = Run | Trace | Result | EngineHandle | str | Path
 
 
-def kv_cache(subject: Subject) -> StoryView:
+def kv_cache(subject: Subject, *, presentation: bool = False) -> StoryView:
     """Who holds which block or cell of the KV cache, step by step.
 
     `subject`: a Run (live while it goes on), a Trace, the path of a trace file, a Result, or an EngineHandle (its last
-    run, or all that it did).
+    run, or all that it did). `presentation`: large, for a projector (key z).
 
     Raises: LlmlabError for anything else; TraceError for a file that is no trace.
     """
-    return _view(subject, ["kv"], "KV cache")
+    return _view(subject, ["kv"], "KV cache", presentation)
 
 
-def timeline(subject: Subject) -> StoryView:
-    """What each request did in each step: prefill, decode, wait. Subjects: see kv_cache()."""
-    return _view(subject, ["timeline"], "Batching timeline")
+def timeline(subject: Subject, *, presentation: bool = False) -> StoryView:
+    """What each request did in each step: prefill, decode, wait. Arguments: see kv_cache()."""
+    return _view(subject, ["timeline"], "Batching timeline", presentation)
 
 
-def watch(subject: Subject) -> StoryView:
-    """The KV cache and the timeline, with one cursor. Subjects: see kv_cache()."""
-    return _view(subject, ["kv", "timeline"], "")
+def watch(subject: Subject, *, presentation: bool = False) -> StoryView:
+    """The KV cache and the timeline, with one cursor. Arguments: see kv_cache()."""
+    return _view(subject, ["kv", "timeline"], "", presentation)
 
 
 def tokens(subject: Result | Run | EngineHandle) -> TokensView:
@@ -63,7 +64,21 @@ def tokens(subject: Result | Run | EngineHandle) -> TokensView:
     return TokensView(result)
 
 
-def _view(subject: Subject, parts: list[str], title: str) -> StoryView:
+def sampler(engine: EngineHandle, prompt: str | Iterable[int] | Result, *, at: int = 0, **sampling: Any) -> SamplerView:
+    """A playground on a real next-token distribution: sliders show what temperature, top-k, top-p and min-p would keep.
+
+    `prompt`: a text as it is (no chat template), token ids, or an answer: then the distribution before its token `at`.
+    `sampling`: where the sliders stand at first, e.g. `temperature=1.2, top_p=0.9`. The engine must be idle.
+
+    Raises: RequestError for a sampling value out of range, or when the answer is shorter than `at`.
+    """
+    from llmlab.views.tokens import sampler_data
+    from llmlab.views.tokens_view import SamplerView
+
+    return SamplerView(sampler_data(engine, prompt, at=at, **sampling))
+
+
+def _view(subject: Subject, parts: list[str], title: str, presentation: bool) -> StoryView:
     if isinstance(subject, EngineHandle):
         subject = subject.last_run or subject.trace
     if isinstance(subject, Result):
@@ -72,10 +87,11 @@ def _view(subject: Subject, parts: list[str], title: str) -> StoryView:
         subject = Trace.load(subject)
     if isinstance(subject, Run):
         live = live_of(subject)
-        return StoryView(live, parts, title or _count(len(subject.request_ids)), live.id)
+        return StoryView(live, parts, title or _count(len(subject.request_ids)), live.id, presentation=presentation)
     if isinstance(subject, Trace):
         told: Story | Live = Story.of(subject)
-        return StoryView(told, parts, title or _count(len(subject.request_records)), _id_of(subject))
+        title = title or _count(len(subject.request_records))
+        return StoryView(told, parts, title, _id_of(subject), presentation=presentation)
     raise LlmlabError(
         f"Nothing to draw in {_kind(subject)}. Pass a run, a trace, the path of a trace file, a result or an engine."
     )

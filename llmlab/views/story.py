@@ -1,17 +1,19 @@
 """Story: a trace as what the pictures need, one small record a step. The pages draw it and compute no figure of it.
 
-Requests are told by their index, in order of arrival. static/story.js rebuilds from these records who holds what.
+Requests are told by their index, in order of arrival. static/kv_state.js rebuilds from these records who holds what.
 This file must not know widgets, pages or engines.
 """
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Callable, Sequence
 from typing import Any
 
-from llmlab.trace import BlockDelta, CellDelta, Header, KvDelta, Request, ScheduledRequest, Step, Trace
+from llmlab.trace import BlockDelta, CellDelta, Header, Incident, KvDelta, Request, ScheduledRequest, Step, Trace
 from llmlab.views.figures import figures_for
-from llmlab.views.narration import Events, narrate
+from llmlab.views.narration import Events, ended, narrate
+from llmlab.views.phrases import joined
 from llmlab.views.story_head import head_of, short_name
 
 PHASES = {"prefill": 0, "decode": 1, "recompute": 2}
@@ -29,12 +31,16 @@ class Story:
         self.head = head_of(header)
         self.requests: list[dict[str, Any]] = []
         self.steps: list[dict[str, Any]] = []
+        self.known: set[str] = set()  # ids of requests whose records have come; of others there is only the name
         self._pieces = pieces
         self._index: dict[str, int] = {}
-        self._num_output: dict[int, int] = {}  # index -> tokens that came out
-        self._going_on: tuple[list[int], list[int]] = [], []  # of the last step: indexes, and the same as ranges
+        self._num_output: Counter[int] = Counter()  # index -> tokens that came out
+        # Who went on decoding in the last step: as it scheduled them, in order, and that as ranges.
+        self._scheduled_last: list[int] = []
+        self._going_on: list[int] = []
+        self._ranges: list[int] = []
         # Had drafts in the last step: what was rejected is told by the next share, so it is written out.
-        self._drafted: set[str] = set()
+        self._drafted: set[int] = set()
         self._text_bytes = 0
         self._figures = figures_for(header)
         if header.kv_at_start is not None:
@@ -48,10 +54,21 @@ class Story:
             story.add_request(request)
         for step in trace.step_records:
             story.add_step(step)
+        story.tell_end(trace.incidents)
         return story
+
+    def tell_end(self, incidents: Sequence[Incident]) -> None:
+        """What ended the trace other than its last step: it is told with that step, once."""
+        if "incident" in self.head or not incidents or not self.steps:
+            return
+        last, incident = self.steps[-1], incidents[-1]
+        words = ended(incident, last["n"])
+        self.head["incident"] = {"kind": incident.incident, "words": words}
+        last["say"] = joined([last["say"], " ", words])
 
     def add_request(self, request: Request) -> None:
         index = self._index.setdefault(request.request_id, len(self.requests))
+        self.known.add(request.request_id)
         told = self._request(request, index)
         if index < len(self.requests):  # its KV was there before its record came
             self.requests[index].update(told)
@@ -62,7 +79,7 @@ class Story:
     def add_step(self, step: Step) -> dict[str, Any]:
         """The record of a step; it is kept in `steps` too."""
         decoding, rows, events = self._rows(step)
-        texts = self._texts(step)
+        texts, more_texts = self._texts(step)
         self._note(step, events)
         figures = self._figures.after(step)
         events.emptied = {self._at(r): n for r, n in self._figures.emptied.items()}
@@ -84,16 +101,14 @@ class Story:
         }
         if step.kv is not None:
             record["kv"] = self._kv(step.kv)
-        if texts and self._text_bytes < MAX_TEXT_BYTES:
-            record["x"] = texts
+        if self._text_bytes < MAX_TEXT_BYTES:
             self._text_bytes += sum(len(token.text) for token in step.tokens)
+            if texts:
+                record["dx"] = texts  # in the order of "d"
+            if more_texts:
+                record["x"] = more_texts
         self.steps.append(record)
         return record
-
-    def lacks(self, request_id: str) -> bool:
-        """Its record has not come: all that is known is its name, or nothing."""
-        index = self._index.get(request_id)
-        return index is None or self.requests[index]["prompt"] is None
 
     def index_of(self, request_id: str) -> int:
         return self._index[request_id]
@@ -129,47 +144,54 @@ class Story:
 
         A share of another kind is [request, phase, tokens, computed before].
         """
-        index_of, computed = self._index, self._figures.tokens  # a hot loop: vLLM runs hundreds of requests
-        going_on: list[int] = []
-        others: list[list[int]] = []
-        tokens = [0, 0, 0]
-        pairs: list[tuple[int, ScheduledRequest]] = []
-        for row in step.scheduled:
-            request_id = row.request_id
-            index = index_of.get(request_id)
-            if index is None:
-                index = self._at(request_id)
-            pairs.append((index, row))
-            num_before = row.num_computed_tokens
-            if (
-                row.num_tokens == 1
-                and row.phase == "decode"
-                and computed.get(request_id) == num_before
-                and request_id not in self._drafted
-            ):
-                going_on.append(index)
-                continue
-            phase = PHASES[row.phase]
-            tokens[phase] += row.num_tokens
-            others.append([index, phase, row.num_tokens, num_before])
+        # Hot: vLLM runs hundreds of requests. No object is made for a request that goes on, or the garbage collector
+        # looks at the whole process in each step.
+        indexes, known = self._indexes([row.request_id for row in step.scheduled]), self._figures.tokens.get
+        going_on = [
+            index
+            for index, row in zip(indexes, step.scheduled, strict=True)
+            if row.num_tokens == 1 and row.phase == "decode" and known(row.request_id) == row.num_computed_tokens
+        ]
+        if self._drafted:
+            going_on = [index for index in going_on if index not in self._drafted]
+        rest: list[tuple[int, ScheduledRequest]] = []
+        if len(going_on) < len(indexes):
+            known_on = set(going_on)
+            rest = [(i, row) for i, row in zip(indexes, step.scheduled, strict=True) if i not in known_on]
+        tokens = [0, len(going_on), 0]
+        for index, row in rest:
+            tokens[PHASES[row.phase]] += row.num_tokens
             self._num_output[index] = row.num_output_tokens
-        tokens[1] += len(going_on)
-        self._drafted = {row.request_id for _, row in pairs if row.num_draft_tokens} if others else set()
-        if going_on != self._going_on[0]:
-            self._going_on = going_on, _ranges(sorted(going_on))
-        return self._going_on[1], others, Events(tokens=tokens, rows=pairs)
+        others = [[i, PHASES[row.phase], row.num_tokens, row.num_computed_tokens] for i, row in rest]
+        self._drafted = {index for index, row in rest if row.num_draft_tokens}
+        if going_on != self._scheduled_last:
+            self._scheduled_last, self._going_on = going_on, sorted(going_on)
+            self._ranges = _ranges(self._going_on)
+        return self._ranges, others, Events(tokens=tokens, rows=rest, going_on=going_on)
 
-    def _texts(self, step: Step) -> list[int | str]:
-        """[request, text, request, text, ...] of the tokens that came out; counts them."""
-        index_of, num_output = self._index, self._num_output
-        texts: list[int | str] = []
-        for token in step.tokens:
-            index = index_of.get(token.request_id)
-            if index is None:
-                index = self._at(token.request_id)
-            num_output[index] = num_output.get(index, 0) + 1
-            texts += (index, token.text)
-        return texts
+    def _indexes(self, request_ids: list[str]) -> list[int]:
+        index_of = self._index
+        try:
+            return [index_of[request_id] for request_id in request_ids]
+        except KeyError:
+            return [self._at(request_id) for request_id in request_ids]
+
+    def _texts(self, step: Step) -> tuple[list[str], list[int | str]]:
+        """Texts of the tokens that came out; counts them.
+
+        The text of each that goes on decoding, in order of the requests, when each has one; [request, text, ...] of
+        the rest.
+        """
+        indexes = self._indexes([token.request_id for token in step.tokens])
+        words = [token.text for token in step.tokens]
+        self._num_output.update(indexes)
+        if indexes == self._going_on:
+            return words, []
+        text_of = dict(zip(indexes, words, strict=True))
+        if len(text_of) < len(words) or not text_of.keys() >= set(self._going_on):
+            return [], [part for pair in zip(indexes, words, strict=True) for part in pair]
+        told = [text_of.pop(index) for index in self._going_on]
+        return told, [part for pair in text_of.items() for part in pair]
 
     def _note(self, step: Step, events: Events) -> None:
         """What happened to requests. To be called before the figures go on, which tell what was before the step."""
@@ -198,11 +220,16 @@ class Story:
     def _blocks(self, delta: BlockDelta) -> dict[str, Any]:
         told: dict[str, Any] = {}
         if delta.freed:
-            told["f"] = [[self._at(r), list(blocks)] for r, blocks in delta.freed.items()]
+            has_left = self._figures.held_by  # no blocks told: all that it had
+            told["f"] = [
+                [self._at(r), list(blocks)] if has_left(r) else [self._at(r)] for r, blocks in delta.freed.items()
+            ]
         if delta.evicted:
             told["e"] = list(delta.evicted)
         if delta.allocated:
             told["a"] = [[self._at(r), list(blocks)] for r, blocks in delta.allocated.items()]
+        if delta.groups:
+            told["g"] = [[self._at(r), list(groups)] for r, groups in delta.groups.items()]
         if delta.cached:
             told["c"] = list(delta.cached)
         if delta.free_head:

@@ -1,44 +1,33 @@
-"""TokensView: what llmlab.tokens() returns, an answer token by token. Its twin is the text, each token with its
-probability as a tooltip.
+"""TokensView, one answer token by token, and SamplerView, one distribution to sample from: what llmlab.tokens() and
+llmlab.sampler() return.
 
-This file must not know how tokens are drawn on a page with scripts: that is static/tokens.js.
+This file must not know how tokens are drawn: on a page that is static/tokens.js, in a twin twin_tokens.py.
 """
 
 from __future__ import annotations
 
-import math
-import uuid
-from html import escape
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from llmlab.engines.result import Result
+from llmlab.views.placed import Placed
 from llmlab.views.tokens import tokens_data, tokens_page
 
 if TYPE_CHECKING:
     from llmlab.views.widget import TokensWidget
 
-# Probability from this on -> colour of the underline, as in static/tokens.js (light)
-_CLASSES = ((0.9, ""), (0.5, "#fdf3d0"), (0.2, "#fbe0a0"), (0.05, "#f7bf62"), (0.0, "#ee9440"))
 
+class _DataView(Placed["TokensWidget"]):
+    """Draws `data`, which comes all at once."""
 
-class TokensView:
-    """The last line of a cell, or display() of it, shows the answer."""
+    def __init__(self, data: dict[str, Any]) -> None:
+        super().__init__()
+        self.data = data
 
-    def __init__(self, result: Result) -> None:
-        self.data: dict[str, Any] = tokens_data(result)
-        self._text = repr(result)
-        self._display_id = uuid.uuid4().hex
-        self._widget: TokensWidget | None = None
-
-    @property
-    def widget(self) -> TokensWidget:
-        """The AnyWidget, for front ends and layouts of your own."""
+    def _make_widget(self) -> TokensWidget:
         from llmlab.views.widget import TokensWidget
 
-        if self._widget is None or self._widget.comm is None:
-            self._widget = TokensWidget(self.data)
-        return self._widget
+        return TokensWidget(self.data)
 
     def to_html(self, path: str | Path, *, theme: str = "light") -> Path:
         """Write it into one file that needs no kernel and no network."""
@@ -46,45 +35,32 @@ class TokensView:
         path.write_text(tokens_page(self.data, title=self.data["title"], theme=theme), encoding="utf-8")
         return path
 
-    def freeze(self) -> None:
-        """Put the twin where it is shown; a notebook that is saved then needs no kernel to show it."""
-        from llmlab.views.display import publish
 
-        publish(self._bundle(), self._display_id, update=True)
-        self.left()
+class TokensView(_DataView):
+    """The last line of a cell, or display() of it, shows the answer."""
 
-    def left(self) -> None:
-        """No cell shows it any more."""
-        widget, self._widget = self._widget, None
-        if widget is not None:
-            widget.close()
+    def __init__(self, result: Result) -> None:
+        super().__init__(tokens_data(result))
+        self._text = repr(result)
 
     def __repr__(self) -> str:
         return self._text
 
-    def _repr_mimebundle_(self, **_: Any) -> dict[str, Any]:
-        return self._bundle()
+    def bundle(self) -> dict[str, Any]:
+        from llmlab.views.twin_tokens import tokens_bundle
 
-    def _ipython_display_(self) -> None:
-        from llmlab.views.display import CELLS, place, publish, view_of
-
-        where = place()
-        if where in ("terminal", "none"):
-            print(self)
-            return
-        CELLS.add(self)
-        publish(self._bundle() | (view_of(self.widget) if where == "page" else {}), self._display_id)
-
-    def _bundle(self) -> dict[str, Any]:
-        words = "".join(_token_html(token) for token in self.data["tokens"])
-        head = f"<div><b>{escape(self.data['title'])}</b> {escape(self.data['subtitle'])}</div>"
-        return {"text/plain": self._text, "text/html": f"{head}<div style='white-space:pre-wrap'>{words}</div>"}
+        return tokens_bundle(self.data, self._text)
 
 
-def _token_html(token: dict[str, Any]) -> str:
-    """A token as text, underlined by how likely it was."""
-    probability = None if token["logprob"] is None else math.exp(token["logprob"])
-    told = "" if probability is None else f", {100 * probability:.1f} %"
-    colour = "" if probability is None else next(colour for least, colour in _CLASSES if probability >= least)
-    style = f" style='border-bottom:2px solid {colour}'" if colour else ""
-    return f"<span title='token {token['id']}{told}'{style}>{escape(token['text'] or token['mark'])}</span>"
+class SamplerView(_DataView):
+    """Sliders over a next-token distribution, as sampler_data() tells it."""
+
+    def __repr__(self) -> str:
+        from llmlab.views.twin_sampler import sampler_text
+
+        return sampler_text(self.data)
+
+    def bundle(self) -> dict[str, Any]:
+        from llmlab.views.twin_sampler import sampler_bundle
+
+        return sampler_bundle(self.data)

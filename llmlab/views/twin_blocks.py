@@ -11,16 +11,15 @@ from functools import partial
 from llmlab.views import twin_paper as ink
 from llmlab.views.kv_now import BlocksNow
 from llmlab.views.story import Story
-from llmlab.views.twin_paper import BG, GHOST, INK, INK2, INK3, LINE, Paper
-from llmlab.views.twin_words import number
+from llmlab.views.twin_blocks_many import draw_many
+from llmlab.views.twin_paper import BG, GHOST, INK, INK2, INK3, Paper
 
 ORDINALS = ("next out", "2nd", "3rd")
 GRID_HEIGHT = 440
-OVERVIEW_HEIGHT = 260
 
 
 class BlocksPicture:
-    """Every slot of up to 64 blocks, fill levels of up to 4,000, pixels of more."""
+    """Every slot of up to 64 blocks, fill levels of up to 4,000, pixels and a window of more."""
 
     def __init__(self, paper: Paper, story: Story, state: BlocksNow, x: float, y: float, width: float) -> None:
         self.paper, self.story, self.state, self.x, self.y, self.width = paper, story, state, x, y, width
@@ -36,7 +35,8 @@ class BlocksPicture:
         elif self.count <= 4000:
             bottom = self._grid(*((40, 22) if self.count <= 600 else (18, 10)))
         else:
-            bottom = self._overview()
+            place = self.x, self.y, self.width
+            bottom = draw_many(self.paper, self.state, self.first, self.count, self._owner, self._level, place)
         return self.paper.legend(self._legend(), self.x, bottom + 8, self.width)
 
     def _owner(self, request: int) -> str:
@@ -112,7 +112,7 @@ class BlocksPicture:
     def _written_from(self, block: int, holders: list[int]) -> float:
         found = math.inf
         for request in holders:
-            first = self.state.tables[request].index(block) * self.size
+            first = self.state.logical(request, block) * self.size
             old = max(0, min(self.size, self.before.get(request, math.inf) - first))
             if self.state.tokens.get(request, 0) - first > old:
                 found = min(found, old)
@@ -170,37 +170,6 @@ class BlocksPicture:
         style = {"size": size, "bold": True, "align": "center", "colour": colour, "halo": halo}
         self.paper.text(words, x + cell / 2, middle + size * 0.36, **style)  # type: ignore[arg-type]
 
-    # ---- more: pixels
-
-    def _overview(self) -> float:
-        inside, px, per = int(self.width - 2), 2, 1
-        while math.ceil(math.ceil(self.count / per) / (inside // px)) * px > OVERVIEW_HEIGHT:
-            px, per = (1, per) if px == 2 else (1, per + 1)
-        columns = inside // px
-        words = (
-            f"one {px}×{px} px square each" if per == 1 else f"{per} a pixel (held wins over cached, cached over free)"
-        )
-        self.paper.text(
-            f"All {number(self.count)} blocks, {words}", self.x, self.y + 12, size=11.5, bold=True, colour=INK2
-        )
-        colours = []
-        for k in range(math.ceil(self.count / per)):
-            blocks = range(self.first + k * per, min(self.first + (k + 1) * per, self.first + self.count))
-            held = next((b for b in blocks if b in self.state.holders), None)
-            is_cached = held is None and any(b in self.state.cached for b in blocks)
-            is_odd = (k // columns + k % columns) % 2
-            empty = (INK3 if is_odd else BG) if is_cached else (LINE if is_odd and k // columns % 2 else BG)
-            colours.append(empty if held is None else self._owner(min(self.state.holders[held])))
-        rows = math.ceil(len(colours) / columns)
-        colours += [BG] * (rows * columns - len(colours))
-        self.paper.pixels(columns, colours, self.x + 1, self.y + 20, px, px)
-        self.paper.box(self.x, self.y + 19, columns * px + 2, rows * px + 2, None, INK3)
-        bottom = self.y + 20 + rows * px
-        if self.state.next_out:
-            words = f"next out #{number(self.state.next_out[0])}"
-            self.paper.text(words, self.x, bottom + 16, bold=True)
-        return bottom + 20
-
     def _legend(self) -> list[ink.LegendItem]:
         paper, colour = self.paper, ink.OWNERS[0]
 
@@ -224,7 +193,7 @@ class BlocksPicture:
                 ("written this step", 18, written),
                 ("empty slot", 18, lambda x, y: paper.box(x + 4, y + 3, 9, 9, ink.tint(colour))),
             ]
-        elif self.count <= 4000:
+        else:
             items = [("held, filled from below", 18, partial(_level_sign, paper, colour))]
         items += [
             ("shared, ref count", 18, shared),

@@ -10,16 +10,21 @@ import math
 from llmlab.views import twin_paper as ink
 from llmlab.views.kv_now import CellsNow
 from llmlab.views.story import Story
+from llmlab.views.twin_overview import Overview
 from llmlab.views.twin_paper import BG, GHOST, INK, INK2, INK3, SUB, Paper
+from llmlab.views.twin_words import number
+
+LABEL_CELLS, MOST_CELLS = 4096, 16384
+WINDOW_ROWS = 8
 
 
 class CellsPicture:
-    """The grid of cells, as far as anything was read."""
+    """The grid of cells, as far as anything was read; of very many an overview and a window of the grid."""
 
     def __init__(self, paper: Paper, story: Story, state: CellsNow, x: float, y: float, width: float) -> None:
         self.paper, self.story, self.state, self.x, self.y = paper, story, state, x, y
         self.count, self.width = story.head["num_cells"] or 0, width
-        self.is_small = self.count > 4096
+        self.is_small = LABEL_CELLS < self.count <= MOST_CELLS
         self.columns = min(128 if self.is_small else 64, max(1, self.count))
         self.wide = min(36.0, (width - 50) / self.columns)
         self.high = 8 if self.is_small else max(20.0, min(26.0, self.wide))
@@ -28,8 +33,16 @@ class CellsPicture:
         reach = max(state.attended, state.end)
         # rows that nothing reads are cut: a picture is no place for a thousand empty rows
         self.rows = min(math.ceil(self.count / self.columns), max(16, math.ceil(reach / self.columns) + 2), 100)
+        self.first = 0
+        self.overview: Overview | None = None
+        if self.count > MOST_CELLS:
+            self.rows, self.first = WINDOW_ROWS, self._window()
+            self.overview = Overview.fit(self.count, self.left, self.top, width - 50)
+            self.top = self.overview.bottom + 52
 
     def draw(self) -> float:
+        if self.overview is not None:
+            self._draw_overview(self.overview)
         self._ground()
         self._empty()
         for first, position, length, holders in self.state.runs():
@@ -44,25 +57,52 @@ class CellsPicture:
         return colour if request in self.state.tokens else ink.mix(colour, BG, 0.7)  # kept for sharing only
 
     def _corner(self, cell: int) -> tuple[float, float]:
-        return self.left + cell % self.columns * self.wide, self.top + cell // self.columns * self.pitch
+        row, column = divmod(cell - self.first, self.columns)
+        return self.left + column * self.wide, self.top + row * self.pitch
 
     @property
-    def _shown(self) -> int:
-        return min(self.count, self.rows * self.columns)
+    def _last(self) -> int:
+        """The cell after the last one that is shown."""
+        return min(self.count, self.first + self.rows * self.columns)
+
+    def _window(self) -> int:
+        """Its first cell: what was written in this step, or comes next, stands in a middle row."""
+        row = min(self.state.written, default=self.state.ring_head or 0) // self.columns - WINDOW_ROWS // 2
+        return max(0, min(math.ceil(self.count / self.columns) - WINDOW_ROWS, row)) * self.columns
+
+    def _draw_overview(self, overview: Overview) -> None:
+        state, end = self.state, self.state.end
+
+        def colour(cells: range, is_odd: bool) -> str:
+            used = next((cell for cell in cells if cell in state.holders), None)
+            if used is not None:
+                holders = state.holders[used]
+                return self._owner(next((r for r in holders if r in state.tokens), holders[0]))
+            if cells.start >= state.attended:
+                return BG
+            return GHOST if cells.start < end and is_odd else SUB  # a hole is a checker, not a grey
+
+        overview.draw(self.paper, colour)
+        overview.frame(self.paper, self.first, self._last - 1)
+        dot = "a dot is one cell" if overview.each == 1 else f"one dot for {overview.each} cells; used wins over empty"
+        words = f"above: {dot}; below: cells {number(self.first)}–{number(self._last - 1)}"
+        if state.attended:
+            words += f"; attention reads cells 0–{number(state.attended - 1)}"
+        self.paper.text(words, self.left, overview.bottom + 20, colour=INK2)
 
     def _ground(self) -> None:
-        paper, read = self.paper, min(self._shown, self.state.attended)
+        paper, read = self.paper, max(0, min(self._last, self.state.attended) - self.first)
         full, rest = divmod(read, self.columns)
         paper.box(self.left - 4, self.top - 4, self.columns * self.wide + 8, full * self.pitch + 2 * bool(full), SUB)
         if rest:
             paper.box(self.left - 4, self.top - 4 + full * self.pitch, rest * self.wide + 4, self.pitch + 2, SUB)
         for row in range(0, self.rows, 8 if self.is_small else 1):
             y = self.top + row * self.pitch + self.high / 2 + 4
-            paper.text(str(row * self.columns), self.left - 9, y, size=11, align="right", colour=INK3)
+            paper.text(str(self.first + row * self.columns), self.left - 9, y, size=11, align="right", colour=INK3)
 
     def _empty(self) -> None:
         paper, end = self.paper, self.state.end
-        for cell in range(self._shown):
+        for cell in range(self.first, self._last):
             if cell in self.state.holders:
                 continue
             x, y = self._corner(cell)
@@ -75,7 +115,7 @@ class CellsPicture:
 
     def _capsule(self, first: int, position: int, length: int, holders: list[int]) -> None:
         """One box for each row that the run stands in."""
-        cell, end = first, min(first + length, self._shown)
+        cell, end = max(first, self.first), min(first + length, self._last)
         while cell < end:
             part = min(end, cell + self.columns - cell % self.columns) - cell
             self._part(cell, part, position + cell - first, holders)
@@ -120,7 +160,7 @@ class CellsPicture:
 
     def _written(self) -> None:
         for cell in self.state.written:
-            if cell in self.state.holders and cell < self._shown:
+            if cell in self.state.holders and self.first <= cell < self._last:
                 x, y = self._corner(cell)
                 dot = 2 if self.is_small else 3
                 colour = ink.text_on(self._owner(self.state.holders[cell][-1]))
@@ -132,17 +172,17 @@ class CellsPicture:
             words = f"ring head at cell {state.ring_head}: the search for free cells starts here"
             paper.polygon([(self.left, self.y + 4), (self.left + 9, self.y + 4), (self.left + 4.5, self.y + 11)], INK)
             paper.text(words, self.left + 16, self.y + 12, size=12, bold=True)
-            if state.ring_head < self._shown:
+            if self.first <= state.ring_head < self._last:
                 x, y = self._corner(state.ring_head)
                 x += self.wide / 2
                 paper.polygon([(x - 5, y - 7), (x + 5, y - 7), (x, y - 0.5)], INK)
-        read = min(self._shown, state.attended)
-        if not read:
+        read = min(self._last, state.attended) - self.first
+        if read <= 0:
             return
         y = self.top + math.ceil(read / self.columns) * self.pitch - 3
         right = self.left + self.columns * self.wide
         paper.line([(self.left - 4, y), (right + 4, y)], INK, 1.5)
-        words = f"attention reads cells 0–{state.attended - 1}"
+        words = f"attention reads cells 0–{number(state.attended - 1)}"
         paper.text(words, right, y + 14, bold=True, align="right", halo=BG)
 
     def _legend(self) -> list[ink.LegendItem]:

@@ -39,6 +39,7 @@ _FONTS = {
     False: ("LiberationSans-Regular", "Arial", "DejaVuSans"),
     True: ("LiberationSans-Bold", "Arial Bold", "DejaVuSans-Bold"),
 }
+_RARE = frozenset("↵⇥")  # DejaVu has them
 
 
 @cache
@@ -85,13 +86,17 @@ def text_on(colour: str) -> str:
 
 
 @cache
-def font(size: float, is_bold: bool) -> Any:
-    for name in _FONTS[is_bold]:
+def font(size: float, is_bold: bool, has_rare: bool = False) -> Any:
+    for name in reversed(_FONTS[is_bold]) if has_rare else _FONTS[is_bold]:
         try:
             return ImageFont.truetype(f"{name}.ttf", size * SCALE)
         except OSError:
             continue
     return ImageFont.load_default(size * SCALE)  # Pillow carries one
+
+
+def _font_of(value: str, size: float, is_bold: bool) -> Any:
+    return font(size, is_bold, not _RARE.isdisjoint(value))
 
 
 class Paper:
@@ -157,12 +162,27 @@ class Paper:
         self._note(colour, halo)
         stroke = {"stroke_width": 3.0 if halo else 0.0, "stroke_fill": halo}
         draw: Any = self._draw.text  # its type says less than it takes
-        draw((x * SCALE, y * SCALE), value, colour, font(size, bold), _ANCHORS[align], **stroke)
+        draw((x * SCALE, y * SCALE), value, colour, _font_of(value, size, bold), _ANCHORS[align], **stroke)
 
     def text_width(self, value: str, *, size: float = 12, bold: bool = False) -> float:
-        return float(self._draw.textlength(value, font(size, bold))) / SCALE
+        return float(self._draw.textlength(value, _font_of(value, size, bold))) / SCALE
 
-    def words(self, parts: Sequence[tuple[str, bool]], x: float, y: float, width: float, *, size: float = 14) -> float:
+    def text_down(
+        self, value: str, x: float, y: float, *, size: float = 12, bold: bool = False, colour: str = INK
+    ) -> None:
+        """From top to bottom, from (x, y) down."""
+        self._note(colour)
+        wide, high = round(self.text_width(value, size=size, bold=bold) * SCALE) + 2, round(1.4 * size * SCALE)
+        strip = Image.new("RGB", (max(1, wide), high), BG)
+        draw: Any = ImageDraw.Draw(strip).text
+        draw((0, high * 0.75), value, colour, _font_of(value, size, bold), "ls")
+        turned = strip.rotate(-90, expand=True)
+        self._image.paste(turned, (round(x * SCALE - high / 2), round(y * SCALE)))
+
+    def words(
+        self, parts: Sequence[tuple[str, bool]], x: float, y: float, width: float, *, size: float = 14,
+        colour: str = INK,
+    ) -> float:  # fmt: skip
         """Sentences, [words, is bold], broken into lines; the baseline of the last line."""
         at, line_height = x, size * 1.4
         for words, is_bold in parts:
@@ -171,7 +191,7 @@ class Paper:
                 if at + wide > x + width and word.strip():
                     at, y = x, y + line_height
                 if at > x or word.strip():
-                    self.text(word, at, y, size=size, bold=is_bold)
+                    self.text(word, at, y, size=size, bold=is_bold, colour=colour)
                     at += wide
         return y
 

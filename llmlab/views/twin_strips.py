@@ -157,4 +157,4 @@ def _axis_end(most: float, total: int | None) -> float:
     if not most or not total or most >= total / 4:
         return total or max(1, most)
     power = 10 ** math.floor(math.log10(1.1 * most))
-    return next(n * power for n in (1, 1.5, 2, 3, 4, 5, 6, 8, 10) if n * power >= 1.1 * most)
+    return math.ceil(next(n * power for n in (1, 1.5, 2, 3, 4, 5, 6, 8, 10) if n * power >= 1.1 * most))

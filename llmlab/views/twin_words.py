@@ -33,7 +33,7 @@ def subtitle(head: Mapping[str, Any]) -> str:
     """What stands beside the title."""
     room = ""
     if head["kind"] == "blocks" and head["num_blocks"]:
-        room = f"{head['num_blocks']} blocks of {head['block_size']} tokens"
+        room = f"{number(head['num_blocks'])} blocks of {head['block_size']} tokens"
     elif head["kind"] == "cells" and head["num_cells"]:
         room = f"{number(head['num_cells'])} cells"
     source = "" if head["source"] == "measured" else head["source"]
@@ -172,12 +172,13 @@ def _block_sections(head: Mapping[str, Any], fig: Mapping[str, Any], state: Bloc
         rows = [
             ("shared blocks", number(fig.get("shared")), source),
             ("blocks saved by sharing", number(fig.get("saved")), source),
-            ("prefix-hit tokens so far", number(fig.get("hits")), "reported"),
+            ("prefix-hit tokens so far", number(fig.get("hits")), "reported" if source == "measured" else source),
         ]
         sections.append(("Sharing", rows))
     if state.next_out:
-        queue = " ".join(f"#{block}{'c' if block in state.cached else ''}" for block in state.next_out[:6])
-        is_any_cached = any(block in state.cached for block in state.next_out[:6])
+        told = state.next_out[: 6 if state.next_out[0] < 1000 else 4]
+        queue = " ".join(f"#{block}{'c' if block in state.cached else ''}" for block in told)
+        is_any_cached = any(block in state.cached for block in told)
         note = [("c = still cached; evicted when reused", "", "")] if is_any_cached else []
         sections.append(("Free queue, next out first", [("", queue, ""), *note]))
     return sections

@@ -1,7 +1,7 @@
 """View: the one widget of all pictures of a run, with the words it exchanges with its page.
 
-To the page: `opening`, a story as JSON, when it is made; then messages with what is new (see live.py). From the page:
-{"t": "need" | "stop" | "drive" | "at", ...}. This file must not know runs or engines.
+To the page: `opening`, a story as JSON, when it is made; then messages with what is new (see live.py), as JSON in a
+buffer. From the page: {"t": "need" | "stop" | "drive" | "at", ...}. This file must not know runs or engines.
 """
 
 from __future__ import annotations
@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import anywidget
+import msgspec
 import traitlets
 
 from llmlab.views.assets import script, style
@@ -20,8 +21,11 @@ from llmlab.views.story import Story
 Message = dict[str, Any]
 
 
-class _Widget(anywidget.AnyWidget):
+class PlacedWidget(anywidget.AnyWidget):
     """Closes all of itself: a layout is a model of its own, and would stay in the kernel and in the page."""
+
+    # Where in the page it stands in front of its twin, see static/place.js; "": nowhere by itself
+    place = traitlets.Unicode("").tag(sync=True)
 
     def close(self) -> None:
         layout = self.layout
@@ -29,7 +33,7 @@ class _Widget(anywidget.AnyWidget):
         layout.close()
 
 
-class View(_Widget):
+class View(PlacedWidget):
     """Draws a story. `answer` is called with each message of the page, in any thread."""
 
     _esm = script("widget")
@@ -37,7 +41,7 @@ class View(_Widget):
 
     # {head, requests, steps}; empty before there is a first step
     opening = traitlets.Bytes().tag(sync=True)
-    # {parts, title, id of the story, kernel}
+    # {parts, title, presentation, id of the story, kernel}
     options = traitlets.Dict().tag(sync=True)
     # "running", "paused", "stopping" or "ended"
     state = traitlets.Unicode("ended").tag(sync=True)
@@ -53,7 +57,7 @@ class View(_Widget):
         self.on_msg(lambda _, message, buffers: answer(message))
 
 
-class TokensWidget(_Widget):
+class TokensWidget(PlacedWidget):
     """Draws one answer, token by token."""
 
     _esm = script("tokens_widget")
@@ -67,7 +71,7 @@ class TokensWidget(_Widget):
 
 def opening_of(story: Story) -> bytes:
     """All of a story, as JSON."""
-    return json.dumps({"head": story.head, "requests": story.requests, "steps": story.steps}).encode()
+    return msgspec.json.encode({"head": story.head, "requests": story.requests, "steps": story.steps})
 
 
 def keep_subshell(widget: Any) -> None:

@@ -86,7 +86,7 @@ def test_a_batch_is_seen_live_scrubbed_frozen_and_read_without_a_kernel(notebook
     expect(view.locator(".llmlab-state")).not_to_contain_text(f"step {first} of", timeout=10_000)
     assert view.locator(".llmlab-kv canvas").count() and view.locator(".llmlab-timeline canvas").count()
     view.press("Home")
-    expect(view.locator(".llmlab-state")).to_contain_text(re.compile(r"step 0 of \d\d"))
+    expect(view.locator(".llmlab-state")).to_contain_text(re.compile(r"step 0 of \d"))
     expect(view.locator(".llmlab-to-live")).to_contain_text("→ Live,")
     view.press("End")
     expect(view.locator(".llmlab-live")).to_be_visible()
@@ -94,6 +94,9 @@ def test_a_batch_is_seen_live_scrubbed_frozen_and_read_without_a_kernel(notebook
     expect(opened.output(1).locator("img")).to_have_attribute("alt", re.compile(r"Run of 16 requests · llama\.cpp"))
 
     run_cells(opened, 3)
+    # in front of its twin, as long as there is a kernel
+    expect(opened.output(3).locator(".llmlab-view .llmlab-kv canvas").first).to_be_visible()
+    expect(opened.output(3).locator("img")).to_be_hidden()
     expected = printed(opened, 4)
     assert len(expected) == 50
     for index, cells in expected.items():
@@ -101,28 +104,32 @@ def test_a_batch_is_seen_live_scrubbed_frozen_and_read_without_a_kernel(notebook
     assert opened.page.evaluate("() => window.owned") is None
 
     saved = opened.saved()
-    run_data = saved.cells[1].outputs[0]["data"]
-    assert set(run_data) == {"image/png", "text/html", "text/plain"}
-    assert "attention reads" in run_data["text/plain"]
+    for cell in (1, 3):
+        (output,) = saved.cells[cell].outputs
+        assert set(output["data"]) == {"image/png", "text/html", "text/plain"}
+        assert "attention reads" in output["data"]["text/plain"]
     reopen(server, opened.page, saved, tmp_path)
 
 
 def reopen(server: Server, page: Page, saved: nbformat.NotebookNode, tmp_path: Path) -> None:
     """Nothing of the old kernel is left; then as a page without network."""
     server.end_kernels()
-    saved.cells = saved.cells[1:2]
+    saved.cells = [saved.cells[1], saved.cells[3]]  # what was live, and what had ended when it was shown
     nbformat.write(saved, server.root / "again.ipynb")
     again = Notebook(page, server, "again.ipynb")
-    expect(again.output(0).locator("img")).to_have_attribute("alt", re.compile("Run of 16 requests"))
-    assert again.output(0).locator("img").evaluate("i => i.naturalWidth") == 2000
+    for cell in (0, 1):
+        image = again.output(cell).locator("img")
+        expect(image).to_have_attribute("alt", re.compile("Run of 16 requests"))
+        expect(image).to_be_visible()
+        assert image.evaluate("i => i.naturalWidth") == 2000
     shutil.copy(server.root / "again.ipynb", tmp_path)
     command = [sys.executable, "-m", "nbconvert", "--to", "html", str(tmp_path / "again.ipynb")]
     subprocess.run(command, check=True, capture_output=True)
     page.context.set_offline(True)
     try:
         page.goto((tmp_path / "again.html").as_uri(), wait_until="domcontentloaded")
-        image = page.locator('img[alt*="Run of 16 requests"]')
-        assert image.evaluate("i => i.complete && i.naturalWidth") == 2000
+        images = page.locator('img[alt*="Run of 16 requests"]')
+        assert images.evaluate_all("all => all.map(i => i.complete && i.naturalWidth)") == [2000, 2000]
     finally:
         page.context.set_offline(False)
 
@@ -189,6 +196,31 @@ def test_running_all_cells_twice_leaves_no_widget_and_no_thread_behind(notebook:
     # a widget and its layout, of the run that had ended when it was shown
     assert found == [[0, 2], [0, 2]]
     assert opened.page.evaluate("() => globalThis.llmlabTellings.size") == 1
+
+
+def test_keys_in_a_view_are_the_views_and_no_shortcut_of_the_notebook(notebook: Open):
+    opened = notebook("keys.ipynb", 'import llmlab\nllmlab.kv_cache(llmlab.recorded("preemption"))')
+    run_cells(opened, 0)
+    view = opened.output(0).locator(".llmlab-view")
+    view.press("Home")
+    for key in ("x", "b", "a"):  # cut, and new cells below and above
+        view.press(key)
+    assert opened.page.locator(".jp-NotebookPanel .jp-Cell").count() == 1
+    view.press("g")
+    view.locator(".llmlab-go input").fill("26")
+    view.locator(".llmlab-go input").press("Enter")
+    expect(view.locator(".llmlab-state")).to_contain_text("step 26 of 357")
+    width = view.locator(".llmlab-transport button").first.bounding_box()["width"]  # type: ignore[index]
+    view.press("z")
+    assert view.locator(".llmlab-transport button").first.bounding_box()["width"] >= 1.3 * width  # type: ignore[index]
+    canvas = view.locator(".llmlab-kv canvas").first
+    canvas.hover()
+    opened.page.keyboard.down("Control")
+    opened.page.mouse.wheel(0, -100)
+    opened.page.keyboard.up("Control")
+    expect(view).to_contain_text(re.compile("Blocks #[0-9]+–#[0-9]+ of 64"))
+    canvas.press("0")
+    expect(view).not_to_contain_text("of 64:")
 
 
 def test_what_a_trace_says_is_text_and_never_markup(notebook: Open):

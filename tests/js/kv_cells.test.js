@@ -162,17 +162,17 @@ test("clicks on a shared cell select its sequences one after the other, then non
 });
 
 test("an overview takes 2 px a cell, 1 px when that is too high, then several cells a dot", () => {
-  const roomy = cellsOverview(32768, 690); // 640 px: 320 dots a row
+  const roomy = cellsOverview(32768, 698); // 640 px: 320 dots a row
   assert.deepEqual([roomy.size, roomy.each, roomy.columns, roomy.rows], [2, 1, 320, 103]);
-  const tight = cellsOverview(131072, 690);
+  const tight = cellsOverview(131072, 698);
   assert.deepEqual([tight.size, tight.each, tight.columns, tight.rows], [1, 1, 640, 205]);
-  const many = cellsOverview(262144, 690); // 166 400 dots fit
+  const many = cellsOverview(262144, 698); // 166 400 dots fit
   assert.deepEqual([many.size, many.each, many.height], [1, 2, 205]);
 });
 
 test("a point of the overview leads to its cell, a point outside to the nearest one", () => {
-  const overview = cellsOverview(32768, 690);
-  assert.equal(cellsOverviewCell(overview, 34 + 21, 26 + 5), 2 * 320 + 10);
+  const overview = cellsOverview(32768, 698);
+  assert.equal(cellsOverviewCell(overview, 42 + 21, 26 + 5), 2 * 320 + 10);
   assert.equal(cellsOverviewCell(overview, -50, -50), 0);
   assert.equal(cellsOverviewCell(overview, 9999, 9999), 32767);
 });

@@ -4,7 +4,8 @@ import assert from "node:assert/strict";
 import { test } from "node:test";
 
 import { Clock, clockOf } from "../../llmlab/views/static/clock.js";
-import { DECODE, PREFILL, RECOMPUTE, Story } from "../../llmlab/views/static/story.js";
+import { DECODE, PREFILL, RECOMPUTE } from "../../llmlab/views/static/kv_state.js";
+import { Story } from "../../llmlab/views/static/story.js";
 
 const HEAD = { kind: "blocks", engine: "vLLM 0.26.0", block_size: 4, num_blocks: 6, first_block: 1, prefix_caching: true };
 const step = (n, more) => ({ n, t: n, r: [], w: [], pre: [], fin: [], hit: [], say: [], fig: {}, ...more });
@@ -247,4 +248,34 @@ test("views of one story share a clock, which grows with them", () => {
   assert.equal(clockOf("run-1", 8).n, 8);
   assert.equal(clockOf("run-1", 2).n, 8); // a view that knows less does not shrink it
   assert.notEqual(clockOf("run-2", 3), one);
+});
+
+test("blocks of several KV cache groups: each group counts its logical blocks from 0", () => {
+  const story = new Story({ ...HEAD, num_blocks: 5, first_block: 0 });
+  story.addRequests([{ name: "r0", prompt: 5 }]);
+  story.addSteps([
+    step(0, { r: [[0, PREFILL, 5, 0]], kv: { a: [[0, [0, 1, 2, 3]]], g: [[0, [0, 0, 1, 1]]] } }),
+    step(1, { d: [0, 1], kv: { f: [[0, [2]]] } }), // the window of group 1 lets one go
+  ]);
+  assert.deepEqual(story.stateAt(0).logicals([0, 1, 2, 3]), [0, 1, 0, 1]);
+  assert.deepEqual([0, 1, 2, 3].map((block) => story.stateAt(0).holders(block)), [[[0, 0]], [[0, 1]], [[0, 0]], [[0, 1]]]);
+  assert.deepEqual([0, 1, 2, 3].map((block) => story.stateAt(0).fill(block)), [4, 1, 4, 1]);
+  assert.deepEqual(story.stateAt(1).holders(3), [[0, 0]]);
+  assert.deepEqual(story.stateAt(0).copy().logicals([2, 3]), [0, 1]);
+});
+
+test("a request that lets go of all its blocks need not name them, and texts of a decode step go by the order of the requests", () => {
+  const story = new Story(HEAD);
+  story.addRequests([{ name: "r0", prompt: 6 }, { name: "r1", prompt: 5 }]);
+  story.addSteps([
+    step(0, { r: [[0, PREFILL, 6, 0], [1, PREFILL, 5, 0]], kv: { a: [[0, [1, 2]], [1, [1, 3]]], c: [1] } }),
+    step(1, { d: [0, 2], dx: ["to", "be"], x: [1, "!"] }),
+    step(2, { d: [1, 1], fin: [[0, "length", 2]], kv: { f: [[0]] } }),
+  ]);
+  assert.deepEqual(story.steps[1].x, [0, "to", 1, "be", 1, "!"]);
+  const state = story.stateAt(2);
+  assert.deepEqual([...state.tables], [[1, [1, 3]]]);
+  assert.deepEqual([...state.refs], [0, 1, 0, 1, 0, 0, 0]);
+  assert.equal(state.owner[1], 1);
+  assert.deepEqual(state.rows, [[1, DECODE, 1, 6]]);
 });

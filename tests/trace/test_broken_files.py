@@ -106,7 +106,7 @@ SALVAGE = "The 2 lines before are sound: Trace.load('t.jsonl', salvage=True)."
         (b'{"schema":"llmlab.trace/1"}\n', "line 1: Object missing required field engine."),
         (b"\xef\xbb\xbf" + HEADER, "line 1: starts with a byte order mark: save it as UTF-8 without one."),
         (HEADER.decode().encode("utf-16"), "line 1: is not UTF-8: byte 0xff in column 1."),
-        (gzip.compress(HEADER), "line 1: is gzip: rename the file to t.jsonl.gz."),
+        (gzip.compress(HEADER, mtime=0), "line 1: is gzip: rename the file to t.jsonl.gz."),
         (b"hello", "line 1: is no JSON: Expecting value, column 1."),
         (HEADER + STEP % (0, 1) + b'{"step":1,"t_s', f"line 3: the file ends inside this line. {SALVAGE}"),
         (HEADER + STEP % (0, 1) + b'{"step":1,"t_s\n',
@@ -143,7 +143,7 @@ def test_the_sentence_says_what_is_wrong_and_what_to_do(folder: Path, content: b
 
 def test_a_gz_that_is_cut_damaged_or_no_gz_at_all_says_so(folder: Path):
     lines = HEADER + b"".join(STEP % (i, i) for i in range(2000))
-    packed = gzip.compress(lines)
+    packed = gzip.compress(lines, mtime=0)
     assert refusal(folder, lines, "t.jsonl.gz") == "line 1: the gzip data are damaged (Not a gzipped file (b'{\"'))."
     cut = refusal(folder, packed[: len(packed) // 2], "t.jsonl.gz")
     assert "the gzip data end here, in the middle" in cut
@@ -225,7 +225,7 @@ def test_a_line_without_end_is_refused_before_it_is_read_whole(folder: Path):
 
 def test_a_gz_that_expands_beyond_reason_is_refused_at_the_line_where_it_shows(folder: Path):
     line = b'{"incident":"cut","t_s":0.0,"text":"' + b"a" * 2**20 + b'"}\n'
-    packed = gzip.compress(HEADER + line * 200, 9)
+    packed = gzip.compress(HEADER + line * 200, 9, mtime=0)
     assert 200 * len(line) > 900 * len(packed)
     (folder / "bomb.jsonl.gz").write_bytes(packed)
     allowed = jsonl.MAX_GZIP_RATIO * len(packed) + jsonl.GZIP_SLACK_BYTES

@@ -39,10 +39,9 @@ class FakeScreen:
         self.told: list[tuple[str, list[Any], bool]] = []
         self.num_frozen = 0
 
-    def send(self, message: dict[str, Any]) -> None:
-        text = json.dumps(message)  # as it was then: lists of the story grow
-        self.messages.append(json.loads(text))
-        self.sizes.append(len(text))
+    def send(self, message: bytes) -> None:
+        self.messages.append(json.loads(message))
+        self.sizes.append(len(message))
         self.times_s.append(time.monotonic())
 
     def tell(self, state: str, note: list[Any], is_awaited: bool) -> None:

@@ -105,7 +105,19 @@ def test_a_view_that_comes_late_can_draw_from_a_key_message_alone(engine: Engine
     assert story is not None and late.steps
     now, whole = kv_after(late, len(late.steps) - 1), kv_after(story, last)
     assert (now.position, now.holders, now.tokens) == (whole.position, whole.holders, whole.tokens)  # type: ignore[attr-defined]
-    assert [request for _, request in key["requests"]] == story.requests
+    assert [request["id"] for _, request in key["requests"]] == [request["id"] for request in story.requests]
+
+
+def test_the_texts_of_prompts_come_a_few_at_a_time_and_are_all_there_in_the_end(engine: EngineHandle):
+    prompts = [letter * 230 for letter in "abcdefghijklmnopqrstuvwxyz"]  # 5,980 tokens; 5,000 are asked for in a second
+    run, screen = engine.batch(prompts, max_tokens=3, raw=True), FakeScreen()
+    live_of(run).attach(screen)
+    run.wait()
+    until(lambda: screen.num_frozen)
+    story = live_of(run).story
+    assert story is not None and [r["pieces"] for r in story.requests] == [list(prompt) for prompt in prompts]
+    first = next(m for m in screen.messages if any(r["pieces"] for _, r in m["requests"]))
+    assert sum(len(request["pieces"] or ()) for _, request in first["requests"]) <= 5000
 
 
 def test_who_asks_gets_the_history(engine: EngineHandle):

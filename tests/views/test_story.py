@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import random
 from collections.abc import Iterable, Iterator
+from operator import itemgetter
 from pathlib import Path
 from typing import Any
 
@@ -97,10 +98,20 @@ def test_rows_and_tokens_are_those_of_the_trace(make):
         rows = {(row.request_id, row.phase, row.num_tokens, row.num_computed_tokens) for row in step.scheduled}
         assert told == rows
         assert sum(record["u"]) == step.num_scheduled_tokens
-        texts = record.get("x", [])
-        assert [(ids[r], text) for r, text in zip(texts[::2], texts[1::2], strict=True)] == [
-            (token.request_id, token.text) for token in step.tokens
-        ]
+        # of each request in order; who goes on decoding is told by the order of `d`
+        texts = [*zip(ranges(record["d"]), record.get("dx", ()), strict=False), *pairs(record.get("x", []))]
+        by_request = [(token.request_id, token.text) for token in step.tokens]
+        assert sorted(((ids[r], text) for r, text in texts), key=itemgetter(0)) == sorted(by_request, key=itemgetter(0))
+        assert len(record.get("dx", ())) in (0, len(list(ranges(record["d"]))))
+
+
+def ranges(told: list[int]) -> Iterator[int]:
+    for start, number in pairs(told):
+        yield from range(start, start + number)
+
+
+def pairs(flat: list[Any]) -> Iterator[tuple[Any, Any]]:
+    return zip(flat[::2], flat[1::2], strict=True)
 
 
 def test_a_record_of_a_decode_step_of_256_requests_is_below_8_kb():
@@ -237,7 +248,11 @@ def test_texts_are_told_until_they_would_be_too_many(monkeypatch):
     for number, text in enumerate(("four", "more", "lost")):
         step = step_of(number, [share("a", "decode", 1, 5 + number, 4, 2 + number)], None, {})
         story.add_step(replace(step, tokens=(Token(request_id="a", token_id=1, text=text),)))
-    assert [record.get("x") for record in story.steps] == [[0, "four"], [0, "more"], None]
+    assert [(record.get("x"), record.get("dx")) for record in story.steps] == [
+        ([0, "four"], None),
+        (None, ["more"]),
+        (None, None),
+    ]
 
 
 def test_short_ids_are_names_and_long_ones_get_a_number():

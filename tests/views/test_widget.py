@@ -69,7 +69,10 @@ def test_a_cell_that_runs_again_closes_what_it_showed(kernel: live_kernel.Kernel
     kernel.run(WATCH + "r = run.wait()", cell_id="live")
     for _ in range(3):
         outputs = kernel.run("display(llmlab.kv_cache(run), run.view)", cell_id="shows")
-        assert all(WIDGET in bundle and "image/png" in bundle for _, bundle in outputs.displays)
+        bundles = [bundle for _, bundle in outputs.displays]
+        # what a notebook saves is the twin; the widget finds its place in it
+        assert [bundle.keys() for bundle in bundles] == [{"image/png", "text/html", "text/plain"}] * 2
+        assert all(bundle["text/html"].startswith('<div data-llmlab-place="') for bundle in bundles)
     assert kernel.run(NUM_OPEN).stdout == "4\n"  # two widgets with a layout each
     kernel.run("pass", cell_id="shows")
     assert kernel.run(NUM_OPEN).stdout == "0\n"
@@ -80,6 +83,7 @@ def test_freeze_puts_the_twin_where_a_finished_run_was_shown(kernel: live_kernel
     kernel.run(WATCH + "r = run.wait()", cell_id="live")
     outputs = kernel.run("view = run.view\ndisplay(view)\nview.freeze()", cell_id="frozen")
     assert outputs.displays[0][1].keys() == {"image/png", "text/html", "text/plain"}
+    assert "data-llmlab-place" not in outputs.displays[0][1]["text/html"]
     assert kernel.run(NUM_OPEN).stdout == "0\n"
 
 

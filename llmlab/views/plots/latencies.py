@@ -93,7 +93,9 @@ def _panel(figure: go.Figure, spread: Spread, cell: int, num_cells: int, most: i
         mark = {"symbol": symbol, "size": 9, "color": colours.ink}
         figure.add_trace(go.Scatter(x=[at], y=[q], mode="markers", marker=mark, hoverinfo="skip", **axes))
         # The curve has nothing above it on its left and nothing below it on its right.
-        side, place = ("left", "top") if q == 99 or at > 0.55 * top else ("right", "bottom")
+        # A label on the left of a mark near the axis would run into the panel before.
+        is_left = at > (0.3 if q == 99 else 0.55) * top
+        side, place = ("left", "top") if is_left else ("right", "bottom")
         look.label(figure, f"{name} {look.short(at)}", at, q, side=side, place=place, cell=cell)
     gap = 0.06
     width = (1 - gap * (num_cells - 1)) / num_cells

@@ -140,8 +140,7 @@ def _draw_roof(figure: go.Figure, roof: Roof, low: float, high: float, colours: 
     label = f"arithmetic: {with_prefix(roof.flops)}FLOP/s, {roof.flops_source}"
     look.label(figure, label, log10(high), log10(roof.flops), side="left", place="top", yshift=24)
     label = f"memory: {with_prefix(roof.bytes_per_s)}B/s, {roof.bytes_source}"
-    middle = low * (roof.ridge / low) ** 0.6
-    look.label(figure, label, log10(middle), log10(roof.reach(middle)), side="left", place="top", yshift=24)
+    look.label(figure, label, log10(low), log10(roof.flops), side="right", place="top")
     top = roof.flops * 4
     figure.update_layout(
         xaxis=_log_axis("operations per byte moved (log)", low, high, "", colours),

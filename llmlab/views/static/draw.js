@@ -12,10 +12,13 @@ export function element(tag, className = "", text = null, parent = null) {
   return el;
 }
 
+/** Pixels of the screen for one CSS pixel of an element: of the screen, times what a projector view is enlarged by. */
+export const sharpness = (el) => Math.max(1, globalThis.devicePixelRatio || 1) * (el.currentCSSZoom ?? 1);
+
 /** A canvas of w x h CSS pixels, sharp on any screen: {canvas, g, w, h}. */
 export function paper(parent, w, h, label = "") {
   const canvas = element("canvas", "", null, parent);
-  const scale = Math.max(1, globalThis.devicePixelRatio || 1);
+  const scale = sharpness(canvas);
   canvas.width = Math.round(w * scale);
   canvas.height = Math.round(h * scale);
   canvas.style.width = `${w}px`;
@@ -29,6 +32,19 @@ export function paper(parent, w, h, label = "") {
   const g = canvas.getContext("2d");
   g.scale(scale, scale);
   return { canvas, g, w, h };
+}
+
+/** The same paper in another size, empty: its canvas may have the keyboard focus. */
+export function resizePaper(sheet, w, h) {
+  const { canvas, g } = sheet;
+  const scale = sharpness(canvas);
+  if (sheet.w === w && sheet.h === h && sheet.scale === scale) return;
+  canvas.width = Math.round(w * scale);
+  canvas.height = Math.round(h * scale);
+  canvas.style.width = `${w}px`;
+  canvas.style.height = `${h}px`;
+  g.setTransform(scale, 0, 0, scale, 0, 0);
+  Object.assign(sheet, { w, h, scale });
 }
 
 /** Text at (x, y). Options: size, weight, colour, align, mono, halo (a colour that is drawn around it). */

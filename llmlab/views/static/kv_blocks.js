@@ -1,14 +1,17 @@
 /** The picture of a paged KV cache: canvas, tooltip, keys, pointer. What is drawn and said comes from kv_blocks_*.js. */
 
-import { element, paper } from "./draw.js";
+import { element, paper, resizePaper } from "./draw.js";
 import {
-  blockCorner, blockLooks, blockUnder, blockWindow, blockWindowFor, blocksLayout, overviewBlock,
+  blockCorner, blockLooks, blockNear, blockUnder, blockWindow, blockWindowFor, blocksLayout, overviewBlock,
 } from "./kv_blocks_geometry.js";
 import { blockSprites, paintBlockGrid, paintOverview } from "./kv_blocks_grid.js";
 import { paintSlots } from "./kv_blocks_paint.js";
 import { blockChips, blocksLegend, blocksPanel } from "./kv_blocks_panel.js";
+import { pulseBlocks } from "./kv_blocks_pulse.js";
 import { blockTip, blocksLabel } from "./kv_blocks_text.js";
+import { BlocksZoom } from "./kv_blocks_zoom.js";
 import { holderAfter } from "./kv_cells_geometry.js";
+import { isZoomed, listenToKv, zoomOfKey } from "./kv_pointer.js";
 import { noKvNotice, nothingRanNotice, notice } from "./notice.js";
 import { OWNERS } from "./theme.js";
 
@@ -26,6 +29,7 @@ export function blocksPicture(el, story, clock) {
   const sheet = paper(main, 1, 1, "KV cache");
   const { canvas } = sheet;
   canvas.tabIndex = 0;
+  const zoomNote = element("div", "llmlab-blocks-note", null, main);
   const legendBox = element("div", "", null, main);
   const chips = blockChips(main, clock);
   const tip = element("div", "llmlab-tip", null, main);
@@ -38,7 +42,7 @@ export function blocksPicture(el, story, clock) {
   let followed = null; // the selection that the window was moved for
   let focused = null; // block with the keyboard focus
   let pointed = null; // block under the pointer
-  let isDragging = false;
+  const zoom = new BlocksZoom(head.first_block, head.num_blocks);
   const buffers = {};
 
   function draw(theme) {
@@ -47,19 +51,28 @@ export function blocksPicture(el, story, clock) {
     if (!columns.parentNode) el.append(columns);
     const width = main.clientWidth;
     if (!width) return;
-    const layout = blocksLayout(width, head.num_blocks, head.first_block);
     const i = clock.i;
     const state = story.stateAt(i);
+    const table = clock.selected === null ? undefined : state.tables.get(clock.selected);
+    if (zoom.isOn && clock.selected !== followed && table) {
+      const { first, count } = zoom.shown;
+      if (!table.some((b) => b >= first && b < first + count)) zoom.moveTo(table.at(-1) - (count >> 1));
+      followed = clock.selected;
+    }
+    const layout = blocksLayout(width, zoom.shown.count, zoom.shown.first);
+    if (zoomNote.textContent !== zoom.words()) zoomNote.textContent = zoom.words();
     placeWindow(layout, state);
     const last = Math.min(layout.last, from + layout.columns * layout.rows - 1);
     const looks = blockLooks(state, from, last);
     const before = scene;
     const isRamp = story.requests.length > OWNERS.length;
     const focus = focusShown();
-    scene = { theme, story, state, i, layout, from, looks, selected: clock.selected, focused: focus, isRamp, buffers };
+    const { selected, following: isFollowing } = clock;
+    scene = { theme, story, state, i, layout, from, looks, selected, focused: focus, isRamp, buffers, isFollowing };
     if (before?.theme !== theme || before.layout.cell !== layout.cell) buffers.sprites = blockSprites(theme, layout.cell);
     scene.sprites = buffers.sprites;
     paint();
+    if (before?.i === i - 1) pulseBlocks(main, scene);
     const label = blocksLabel(story, i);
     if (canvas.ariaLabel !== label) canvas.setAttribute("aria-label", label);
     if (before?.theme !== theme || before.layout.level !== layout.level || before.isRamp !== isRamp) {
@@ -99,9 +112,8 @@ export function blocksPicture(el, story, clock) {
   }
 
   canvas.llmlabShown = () => {
-    const { layout, i, looks } = scene;
-    const all = layout.level === "overview" ? blockLooks(story.stateAt(i), layout.first, layout.last) : looks;
-    return all.map(({ id, holders, cached, fill }) => ({ id, holders: holders.map(([r]) => r), cached, fill }));
+    const { first_block: first, num_blocks: count } = head;
+    return blockLooks(story.stateAt(scene.i), first, first + count - 1).map(({ id, holders, cached, fill }) => ({ id, holders: holders.map(([r]) => r), cached, fill }));
   };
 
   // ---- one block
@@ -110,7 +122,7 @@ export function blocksPicture(el, story, clock) {
 
   function showTip() {
     const block = pointed ?? focusShown();
-    const corner = block === null || isDragging ? null : blockCorner(scene.layout, block, from);
+    const corner = block === null ? null : blockCorner(scene.layout, block, from);
     tip.hidden = !corner;
     if (!corner) return;
     tip.replaceChildren();
@@ -136,13 +148,29 @@ export function blocksPicture(el, story, clock) {
   }
 
   function moveFocus(by) {
-    const { layout, looks } = scene;
+    const { looks } = scene;
     const start = looks.find((look) => look.holders.some(([r]) => r === clock.selected))?.id ?? from;
-    focused = focused === null ? start : Math.max(layout.first, Math.min(layout.last, focused + by));
+    focusOn(focused === null ? start : focused + by);
+  }
+
+  function focusOn(block) {
+    const { layout } = scene;
+    const { first, count } = zoom.all;
+    focused = Math.max(first, Math.min(first + count - 1, block));
     pointed = null;
-    if (layout.level === "overview") from = blockWindowFor(layout, focused, from);
+    if (zoom.isOn) zoom.reach(focused, layout.columns);
+    else if (layout.level === "overview") from = blockWindowFor(layout, focused, from);
     redraw();
     spoken.textContent = tip.textContent;
+  }
+
+  /** To a block by its id; why not, when there is none. */
+  function goTo(block) {
+    const { first, count } = zoom.all;
+    if (block < first || block >= first + count) return `No block #${block}: they go from #${first} to #${first + count - 1}.`;
+    canvas.focus({ preventScroll: true });
+    focusOn(block);
+    return null;
   }
 
   function key(event) {
@@ -151,7 +179,15 @@ export function blocksPicture(el, story, clock) {
       redraw();
       return clock.selected === null; // what is selected is cleared by the same key
     }
-    if (event.target !== canvas || event.shiftKey || !scene) return false;
+    if (!scene) return false;
+    const direction = zoomOfKey(event.key);
+    if (direction !== undefined && isZoomed(event, canvas)) {
+      if (direction) zoom.by(direction, focused ?? blockNear(scene.layout, 0, scene.layout.height / 2, from));
+      else zoom.off();
+      redraw();
+      return true;
+    }
+    if (event.target !== canvas || event.shiftKey) return false;
     const { columns: perRow } = scene.layout;
     const by = { ArrowRight: 1, ArrowLeft: -1, ArrowDown: perRow, ArrowUp: -perRow }[event.key];
     if (by) moveFocus(by);
@@ -162,66 +198,54 @@ export function blocksPicture(el, story, clock) {
 
   // ---- pointer
 
-  const at = (event) => [event.offsetX, event.offsetY];
-  const overviewUnder = (event, clamp) =>
-    scene?.layout.level === "overview" ? overviewBlock(scene.layout, ...at(event), clamp) : null;
-
-  function dragTo(event) {
-    from = blockWindow(scene.layout, overviewUnder(event, true));
-    pointed = null;
-    redraw();
-  }
-
-  canvas.onpointerdown = (event) => {
-    isDragging = overviewUnder(event) !== null;
-    if (!isDragging) return;
-    canvas.setPointerCapture(event.pointerId);
-    dragTo(event);
-  };
-  canvas.onpointermove = (event) => {
-    if (!scene) return;
-    if (isDragging) {
-      dragTo(event);
-      return;
-    }
-    const block = blockUnder(scene.layout, ...at(event), from);
-    canvas.style.cursor = overviewUnder(event) === null ? (block === null ? "" : "pointer") : "move";
-    if (block === pointed) return;
-    pointed = block;
-    showTip();
-  };
-  canvas.onpointerup = canvas.onpointercancel = () => (isDragging = false);
-  canvas.onpointerleave = () => {
-    pointed = null;
-    if (scene) showTip();
-  };
-  // A click must not take Left and Right from the view: they move the step until the canvas is reached by Tab.
-  canvas.onmousedown = (event) => {
-    event.preventDefault();
-    canvas.closest(".llmlab-view")?.focus({ preventScroll: true, focusVisible: false });
-  };
-  canvas.onclick = (event) => {
-    const block = scene && blockUnder(scene.layout, ...at(event), from);
-    if (block !== null) select(block);
-  };
+  const overviewUnder = (x, y, clamp) => (scene?.layout.level === "overview" ? overviewBlock(scene.layout, x, y, clamp) : null);
+  listenToKv(canvas, {
+    isOverview: (x, y) => overviewUnder(x, y) !== null,
+    dragOverview(x, y) {
+      from = blockWindow(scene.layout, overviewUnder(x, y, true));
+      pointed = null;
+      redraw();
+    },
+    grab: () => (zoom.isOn ? zoom.shown.first : null),
+    pan(first, dy) {
+      const rows = Math.round(dy / scene.layout.pitchY);
+      if (zoom.shown.first === first + rows * scene.layout.columns) return false;
+      zoom.moveTo(first + rows * scene.layout.columns);
+      pointed = null;
+      redraw();
+      return true;
+    },
+    hover(x, y) {
+      if (!scene) return;
+      const block = blockUnder(scene.layout, x, y, from);
+      canvas.style.cursor = overviewUnder(x, y) === null ? (block === null ? "" : "pointer") : "move";
+      if (block === pointed) return;
+      pointed = block;
+      showTip();
+    },
+    leave() {
+      pointed = null;
+      if (scene) showTip();
+    },
+    click(x, y) {
+      const block = scene && blockUnder(scene.layout, x, y, from);
+      if (block !== null) select(block);
+    },
+    zoom(direction, x, y) {
+      if (!scene) return;
+      zoom.by(direction, overviewUnder(x, y) ?? blockNear(scene.layout, x, y, from), y / scene.layout.height);
+      redraw();
+    },
+    all() {
+      zoom.off();
+      redraw();
+    },
+  });
   canvas.onfocus = () => {
     if (scene && focused === null) moveFocus(0);
     else redraw();
   };
   canvas.onblur = redraw;
 
-  return { draw, key, destroy: () => columns.remove() };
-}
-
-/** The canvas stays the same: it may have the keyboard focus. */
-function resizePaper(sheet, w, h) {
-  const scale = Math.max(1, globalThis.devicePixelRatio || 1);
-  if (sheet.w === w && sheet.h === h && sheet.scale === scale) return;
-  const { canvas, g } = sheet;
-  canvas.width = Math.round(w * scale);
-  canvas.height = Math.round(h * scale);
-  canvas.style.width = `${w}px`;
-  canvas.style.height = `${h}px`;
-  g.setTransform(scale, 0, 0, scale, 0, 0);
-  Object.assign(sheet, { w, h, scale });
+  return { draw, key, goTo, destroy: () => columns.remove() };
 }

@@ -7,7 +7,8 @@
 
 const BLOCK_LEVELS = { slots: 64, levels: 600, small: 4000 }; // most blocks of each level
 const BLOCK_STRIP = 100; // px above the slots view: the block table and its arrows
-const BLOCK_GUTTER = 40; // px left of a grid, for the id of each row's first block
+// px left of a grid, for the id of each row's first block
+const blockGutter = (last) => (last < 10000 ? 40 : last < 100000 ? 48 : 54);
 const BLOCK_GRID_HEIGHT = 440; // px that a grid tries to stay below
 const BLOCK_OVERVIEW_HEIGHT = 260;
 const BLOCK_WINDOW = { columns: 40, rows: 9 };
@@ -38,9 +39,9 @@ function blockGridLayout(base, level, most, least) {
   let found = null;
   for (let cell = most; cell >= least; cell--) {
     const pitch = cell + (level === "levels" ? 4 : cell >= 14 ? 2 : 1);
-    const columns = Math.max(1, Math.floor((base.width - BLOCK_GUTTER - 4) / pitch));
+    const columns = Math.max(1, Math.floor((base.width - blockGutter(base.last) - 4) / pitch));
     const rows = Math.ceil(base.count / columns);
-    found = { columns, rows, cell, cellHeight: cell, pitchX: pitch, pitchY: pitch, left: BLOCK_GUTTER, top: 6 };
+    found = { columns, rows, cell, cellHeight: cell, pitchX: pitch, pitchY: pitch, left: blockGutter(base.last), top: 6 };
     if (rows * pitch <= BLOCK_GRID_HEIGHT) break;
   }
   return { ...base, ...found, level, height: found.rows * found.pitchY + 10 };
@@ -85,6 +86,14 @@ export function blockUnder(layout, x, y, from = layout.first) {
   if (y - layout.top - row * layout.pitchY >= layout.cellHeight) return null;
   const block = from + row * layout.columns + column;
   return block <= layout.last ? block : null;
+}
+
+/** The block nearest to (x, y). */
+export function blockNear(layout, x, y, from = layout.first) {
+  const within = (value, n) => Math.max(0, Math.min(n - 1, Math.floor(value)));
+  const column = within((x - layout.left) / layout.pitchX, layout.columns);
+  const row = within((y - layout.top) / layout.pitchY, layout.rows);
+  return Math.min(layout.last, from + row * layout.columns + column);
 }
 
 /** The block at (x, y) of the overview, or null; `clamp`: the nearest one when the pointer has left it. */
@@ -137,8 +146,10 @@ export function blockLooks(state, from, to) {
   for (const [r, table] of state.tables) {
     const tokens = state.tokens.get(r) ?? 0;
     const computed = before.get(r) ?? tokens;
-    for (let logical = 0; logical < table.length; logical++) {
-      const id = table[logical];
+    const logicals = state.groups ? state.logicals(table) : null;
+    for (let k = 0; k < table.length; k++) {
+      const id = table[k];
+      const logical = logicals ? logicals[k] : k;
       if (id < from || id > to) continue; // of very many blocks only a window is looked at
       const look = looks[id - from];
       look.holders.push([r, logical]);
@@ -172,11 +183,11 @@ export function blockNameRuns(looks, columns) {
   return found;
 }
 
-/** Pixels of the overview, 0xAABBGGRR. `colours`: {owners: Uint32Array by request, mark, dot, paper}. */
-export function overviewPixels(state, { first, count, overview }, colours) {
+/** Pixels of the overview, 0xAABBGGRR, into `pixels`. `colours`: {owners: Uint32Array by request, mark, dot, paper}. */
+export function overviewPixels(state, { first, count, overview }, colours, pixels = null) {
   const { px, per, columns, rows } = overview;
   const width = columns * px;
-  const pixels = new Uint32Array(width * rows * px);
+  pixels ??= new Uint32Array(width * rows * px);
   const { owner, cached } = state;
   for (let k = 0, n = Math.ceil(count / per); k < n; k++) {
     const from = first + k * per;

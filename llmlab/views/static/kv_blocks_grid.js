@@ -179,12 +179,14 @@ function overviewImage({ theme, story, state, layout, buffers }) {
     buffers.colours = { owners, mark: pack(theme.ink3), dot: pack(theme.line), paper: pack(theme.bg) };
     buffers.theme = theme;
   }
-  const pixels = overviewPixels(state, layout, buffers.colours);
   const canvas = (buffers.overview ??= document.createElement("canvas"));
-  canvas.width = columns * px;
-  canvas.height = rows * px;
-  const image = new ImageData(new Uint8ClampedArray(pixels.buffer), canvas.width, canvas.height);
-  canvas.getContext("2d").putImageData(image, 0, 0);
+  if (canvas.width !== columns * px || canvas.height !== rows * px || !buffers.image) {
+    [canvas.width, canvas.height] = [columns * px, rows * px];
+    buffers.image = new ImageData(canvas.width, canvas.height); // kept: in each step a new one is work to collect
+    buffers.pixels = new Uint32Array(buffers.image.data.buffer);
+  }
+  overviewPixels(state, layout, buffers.colours, buffers.pixels);
+  canvas.getContext("2d").putImageData(buffers.image, 0, 0);
   return canvas;
 }
 

@@ -6,6 +6,29 @@ import { blockCount, blockRuns, chipRequests, memoryRows, queueWords, sharingRow
 import { mix } from "./theme.js";
 
 const MOST_RUNS = 60; // of a block table, in the list
+const FIGURES_MS = 200; // nobody reads figures that change more often
+
+/**
+ * draw(scene), but not at each step while the view follows a run: what is read and not watched would cost more than the
+ * picture. The last scene is always drawn.
+ */
+function unhurried(draw) {
+  let latest = null;
+  let last = -Infinity;
+  let timer = null;
+  const now = () => {
+    clearTimeout(timer);
+    timer = null;
+    last = performance.now();
+    draw(latest);
+  };
+  return (scene) => {
+    latest = scene;
+    const wait = scene.isFollowing ? last + FIGURES_MS - performance.now() : 0;
+    if (wait <= 0) now();
+    else timer ??= setTimeout(now, wait);
+  };
+}
 
 /** The side panel; draw(scene) at each change. */
 export function blocksPanel(side) {
@@ -14,12 +37,13 @@ export function blocksPanel(side) {
     const { theme, story, state, i, layout, selected } = scene;
     const { head } = story;
     const fig = story.steps[i].fig ?? {};
+    const w = side.clientWidth; // before anything changes: to ask later is to lay out the page again
     side.replaceChildren();
     element("h4", "", `${thousands(head.num_blocks)} blocks of ${head.block_size} tokens`, side);
-    blocksBar(side, theme, fig, head);
+    blocksBar(side, w, theme, fig, head);
     element("h4", "", "Memory", side);
     blockFigures(side, memoryRows(fig, head));
-    contiguousBars(side, theme, fig, head.block_size);
+    contiguousBars(side, w, theme, fig, head.block_size);
     if (head.prefix_caching) {
       element("h4", "", "Sharing", side);
       blockFigures(side, sharingRows(fig, head));
@@ -30,11 +54,11 @@ export function blocksPanel(side) {
     if (list) element("div", "llmlab-blocks-list", list, side);
     if (note) element("div", "llmlab-blocks-note", note, side);
     if (!scene.isRamp) return;
-    const key = [theme.bg, side.clientWidth, story.requests.length, selected].join();
+    const key = [theme.bg, w, story.requests.length, selected].join();
     if (ramp.key === key) side.append(...ramp.nodes);
-    else Object.assign(ramp, { key, nodes: admissionRamp(side, theme, story, selected) });
+    else Object.assign(ramp, { key, nodes: admissionRamp(side, w, theme, story, selected) });
   }
-  return { draw };
+  return { draw: unhurried(draw) };
 }
 
 /** Rows without a source where there is no figure. */
@@ -42,8 +66,7 @@ const blockFigures = (side, rows) =>
   figures(side, rows.map(([name, figure, source]) => [name, figure, figure === "–" ? "" : source]));
 
 /** Held, cached, free as one bar of all blocks, each with its number. */
-function blocksBar(side, theme, fig, head) {
-  const w = side.clientWidth;
+function blocksBar(side, w, theme, fig, head) {
   const parts = [[fig.held, "held"], [fig.cached, "cached"], [fig.free, "free"]];
   const words = parts.map(([n, name]) => `${blockCount(n)} ${name}`);
   const { g } = paper(side, w, 36, words.join(", "));
@@ -73,8 +96,7 @@ function blocksBar(side, theme, fig, head) {
 }
 
 /** The tokens held in blocks, and what the same requests would take if each had its room in one piece. */
-function contiguousBars(side, theme, fig, size) {
-  const w = side.clientWidth;
+function contiguousBars(side, w, theme, fig, size) {
   const known = fig.tokens != null && fig.total_slots;
   if (!known) return;
   const { g } = paper(side, w, 82, "memory taken: paged, contiguous");
@@ -119,10 +141,9 @@ function tableList(side, story, state, selected) {
 }
 
 /** Returns its nodes: the colours do not change with the step. */
-function admissionRamp(side, theme, story, selected) {
+function admissionRamp(side, w, theme, story, selected) {
   const count = story.requests.length;
   const title = element("h4", "", "Colour: order of admission", side);
-  const w = side.clientWidth;
   const { canvas, g } = paper(side, w, 30);
   const nodes = [title, canvas];
   const step = w / Math.min(count, w);
@@ -235,5 +256,5 @@ export function blockChips(parent, clock) {
     if (words) element("span", "llmlab-blocks-chips", words, line);
     buttons.get(focused)?.focus({ preventScroll: true }); // the list has changed, the chip is still there
   }
-  return { draw };
+  return { draw: unhurried(draw) };
 }

@@ -67,7 +67,7 @@ export function blockTip(story, i, block) {
   const state = story.stateAt(i);
   const [look] = blockLooks(state, block, block);
   const size = story.head.block_size;
-  const title = [`Block #${block}`, true];
+  const title = [`Block #${block}${state.groups ? ` (KV cache group ${state.groups[block]})` : ""}`, true];
   const lines = [];
   if (look.holders.length) {
     lines.push([title, [` holds ${look.fill} of ${size} tokens`, false]]);

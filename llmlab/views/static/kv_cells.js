@@ -1,19 +1,19 @@
 /** The KV cache of llama.cpp: all cells in physical order, who holds them, and what attention reads of them. */
 
-import { element, paper } from "./draw.js";
+import { element, paper, resizePaper } from "./draw.js";
 import {
-  CELLS_WINDOW_ROWS, cellBeside, cellCorner, cellUnder, cellsByRequest, cellsEnd, cellsGrid, cellsLevel,
-  cellsOverview, cellsOverviewCell, cellsWindow, holderAfter,
+  cellBeside, cellCorner, cellUnder, cellsByRequest, cellsEnd, cellsOverviewCell, cellsZoomWords, holderAfter,
 } from "./kv_cells_geometry.js";
 import { cellsLegend } from "./kv_cells_legend.js";
 import { paintCellsOverview } from "./kv_cells_overview.js";
 import { paintCells } from "./kv_cells_paint.js";
 import { CellsPanel } from "./kv_cells_panel.js";
+import { CellsScreen } from "./kv_cells_screen.js";
 import { CellTexts, cellTip, cellsTwin } from "./kv_cells_words.js";
+import { isZoomed, listenToKv, zoomOfKey } from "./kv_pointer.js";
 import { noKvNotice, nothingRanNotice, notice } from "./notice.js";
 import { OWNERS } from "./theme.js";
 
-const CELLS_OVERVIEW_GAP = 52; // px between overview and window: words, and the triangle of the ring head
 
 /** See view.js for what a picture is. On the canvas, `llmlabShown()` tells what is drawn, for tests. */
 export function cellsPicture(el, story, clock) {
@@ -32,6 +32,7 @@ class CellsPicture {
     this.sheet = paper(this.main, 1, 1, "KV cache");
     this.canvas = this.sheet.canvas;
     this.canvas.tabIndex = 0;
+    this.zoomNote = element("div", "llmlab-blocks-note", null, this.main);
     this.below = element("div", "", null, this.main);
     this.tip = element("div", "llmlab-tip", null, this.main);
     this.tip.hidden = true;
@@ -40,13 +41,9 @@ class CellsPicture {
     this.panel = new CellsPanel(this.columns, story, clock);
     this.texts = new CellTexts(story);
     this.theme = null;
-    this.grid = null;
-    this.overview = null; // of very many cells
-    this.windowFirst = null; // first cell of the grid below an overview
-    this.isWindowMine = false; // the user put it there
+    this.screen = new CellsScreen(this.numCells);
     this.focus = null; // cell with the keyboard focus
     this.pointed = null; // cell under the pointer
-    this.isDragging = false;
     // How far into the pool attention read or the search for free cells went, in the first `seen` steps.
     this.reach = story.head.start?.att ?? 0;
     this.seen = 0;
@@ -88,7 +85,8 @@ class CellsPicture {
   paint() {
     const { state, theme, sheet } = this;
     const count = this.story.requests.length;
-    this.resize(this.main.clientWidth, this.layout(this.main.clientWidth, state));
+    const width = this.main.clientWidth;
+    resizePaper(sheet, width, this.screen.layout(width, state, this.reachNow()));
     const scene = {
       state, theme, name: this.name, isKept: this.isKept, end: cellsEnd(state), selected: this.clock.selected,
       focus: this.hasFocus ? this.focus : null,
@@ -98,28 +96,27 @@ class CellsPicture {
     sheet.g.clearRect(0, 0, sheet.w, sheet.h);
     paintCells(sheet.g, this.grid, scene);
     if (this.overview) paintCellsOverview(sheet.g, this.overview, scene, [this.grid.first, this.grid.last]);
+    const words = this.screen.zoom ? cellsZoomWords(this.grid) : "";
+    if (this.zoomNote.textContent !== words) this.zoomNote.textContent = words;
     this.showTip();
     return scene;
   }
 
-  /** Height of the picture. */
-  layout(width, state) {
-    if (cellsLevel(this.numCells) !== "overview") {
-      this.grid = cellsGrid(this.numCells, width, { reach: this.reachNow() });
-      return this.grid.height;
-    }
-    this.overview = cellsOverview(this.numCells, width);
-    const { columns } = cellsGrid(this.numCells, width, { rows: CELLS_WINDOW_ROWS });
-    const [written = state.ringHead ?? 0] = state.written;
-    const isInside = this.grid && written >= this.grid.first && written < this.grid.last;
-    if (this.windowFirst === null || !(this.isWindowMine || isInside)) {
-      this.windowFirst = cellsWindow(written, this.numCells, columns);
-    }
-    this.windowFirst -= this.windowFirst % columns; // of another width, maybe
-    this.grid = cellsGrid(this.numCells, width, { first: this.windowFirst, rows: CELLS_WINDOW_ROWS });
-    const above = this.overview.height + CELLS_OVERVIEW_GAP;
-    this.grid.top += above;
-    return this.grid.height + above;
+  get grid() {
+    return this.screen.grid;
+  }
+
+  get overview() {
+    return this.screen.overview;
+  }
+
+  /** To a cell by its number; why not, when there is none. */
+  goTo(cell) {
+    if (cell >= this.numCells) return `No cell ${cell}: they go from 0 to ${this.numCells - 1}.`;
+    this.focus = cell;
+    this.canvas.focus({ preventScroll: true });
+    this.showFocus();
+    return null;
   }
 
   reachNow() {
@@ -128,19 +125,6 @@ class CellsPicture {
       if (kv) this.reach = Math.max(this.reach, kv.att, (kv.head ?? -1) + 1);
     }
     return this.reach;
-  }
-
-  /** The same canvas in another size: a new one would lose the keyboard focus. */
-  resize(width, height) {
-    const { sheet, canvas } = this;
-    if (sheet.w === width && sheet.h === height) return;
-    const scale = Math.max(1, globalThis.devicePixelRatio || 1);
-    canvas.width = Math.round(width * scale);
-    canvas.height = Math.round(height * scale);
-    canvas.style.width = `${width}px`;
-    canvas.style.height = `${height}px`;
-    sheet.g.setTransform(scale, 0, 0, scale, 0, 0);
-    [sheet.w, sheet.h] = [width, height];
   }
 
   // ---- tooltip, pointer, keys
@@ -176,39 +160,30 @@ class CellsPicture {
   }
 
   moveWindow(cell) {
-    this.windowFirst = cellsWindow(cell, this.numCells, this.grid.columns);
-    this.isWindowMine = true;
+    this.moved(this.screen.moveTo(cell));
+  }
+
+  /** Other cells are on screen. Returns what the screen said about it. */
+  moved(told) {
+    this.pointed = null;
     this.paint();
+    return told;
   }
 
   listen() {
     const { canvas } = this;
-    const overviewAt = ({ offsetX: x, offsetY: y }) => {
-      const { overview } = this;
-      return overview && y < overview.top + overview.height + 4 ? cellsOverviewCell(overview, x, y) : null;
-    };
-    const cellAt = ({ offsetX: x, offsetY: y }) => (this.grid ? cellUnder(this.grid, x, y) : null);
-    canvas.onpointerdown = (event) => {
-      const cell = overviewAt(event);
-      if (cell === null) return;
-      this.isDragging = true;
-      canvas.setPointerCapture(event.pointerId);
-      this.moveWindow(cell);
-    };
-    canvas.onpointermove = (event) => {
-      if (this.isDragging) return this.moveWindow(cellsOverviewCell(this.overview, event.offsetX, event.offsetY));
-      this.pointed = cellAt(event);
-      if (this.grid) this.showTip();
-    };
-    canvas.onpointerup = canvas.onpointercancel = () => (this.isDragging = false);
-    canvas.onpointerleave = () => {
-      this.pointed = null;
-      if (this.grid) this.showTip();
-    };
-    canvas.onclick = (event) => {
-      const cell = overviewAt(event) === null ? cellAt(event) : null;
-      if (cell !== null) this.select(cell);
-    };
+    const cellAt = (x, y) => (this.grid ? cellUnder(this.grid, x, y) : null);
+    listenToKv(canvas, {
+      isOverview: (x, y) => this.overview !== null && y < this.overview.top + this.overview.height + 4,
+      dragOverview: (x, y) => this.moveWindow(cellsOverviewCell(this.overview, x, y)),
+      grab: () => (this.screen.zoom ? this.grid.first : null),
+      pan: (first, dy) => this.moved(this.screen.pan(first, Math.round(dy / this.grid.pitch))),
+      hover: (x, y) => this.point(cellAt(x, y)),
+      leave: () => this.point(null),
+      click: (x, y) => cellAt(x, y) !== null && this.select(cellAt(x, y)),
+      zoom: (direction, x, y) => this.grid && this.moved(this.screen.zoomBy(direction, cellAt(x, y) ?? this.grid.first)),
+      all: () => this.grid && this.moved(this.screen.zoomBy(0, 0)),
+    });
     canvas.onblur = () => this.grid && canvas.isConnected && this.paint();
     canvas.llmlabShown = () => {
       const { position, holders } = this.state;
@@ -217,9 +192,29 @@ class CellsPicture {
     };
   }
 
+  point(cell) {
+    this.pointed = cell;
+    if (this.grid) this.showTip();
+  }
+
+  /** The cell with the focus is on screen, and read aloud. */
+  showFocus() {
+    const { grid } = this;
+    this.pointed = null;
+    if ((this.overview || this.screen.zoom) && (this.focus < grid.first || this.focus >= grid.last)) this.moveWindow(this.focus);
+    else this.paint();
+    this.spoken.textContent = this.showTip().map((line) => line.replace(/\.$/, "")).join(". ");
+  }
+
   key(event) {
     const { grid } = this;
-    if (event.target !== this.canvas || event.shiftKey || !grid) return false;
+    if (!grid) return false;
+    const direction = zoomOfKey(event.key);
+    if (direction !== undefined && isZoomed(event, this.canvas)) {
+      this.moved(this.screen.zoomBy(direction, this.focus ?? grid.first));
+      return true;
+    }
+    if (event.target !== this.canvas || event.shiftKey) return false;
     if (event.key === "Escape") return this.closeTip();
     if (event.key === "Enter" && this.focus !== null) {
       this.select(this.focus);
@@ -227,10 +222,7 @@ class CellsPicture {
     }
     if (!event.key.startsWith("Arrow")) return false;
     this.focus = this.focus === null ? (this.state.ringHead ?? grid.first) : cellBeside(grid, this.focus, event.key);
-    this.pointed = null;
-    if (this.overview && (this.focus < grid.first || this.focus >= grid.last)) this.moveWindow(this.focus);
-    else this.paint();
-    this.spoken.textContent = this.showTip().map((line) => line.replace(/\.$/, "")).join(". ");
+    this.showFocus();
     return true;
   }
 }

@@ -7,7 +7,9 @@
 export const LABEL_CELLS = 4096; // more cells than this: small ones without labels
 export const GRID_CELLS = 16384; // more than this: an overview, and a window that shows each cell
 export const CELLS_WINDOW_ROWS = 8;
-const CELLS_GUTTER = 34; // row numbers, left
+export const CELLS_ZOOM_ROWS = 14;
+const CELLS_LEAST_COLUMNS = 16; // zoomed in as far as it goes
+const cellsGutter = (numCells) => (numCells > 10000 ? 42 : 34); // row numbers, left
 const CELLS_MARGIN = 16;
 const CELLS_TOP = 26; // the sentence about the ring head, and its triangle
 const CELLS_FOOT = 22; // the words about the attended span, when it ends with the last row
@@ -20,14 +22,16 @@ export const cellsLevel = (numCells) =>
 
 /**
  * The grid: cells [first, first + rows * columns) of numCells, in a picture `width` px wide. `reach`: cells that were
- * read or searched at any time; rows beyond are left out (`cut`), as far as the picture would get long.
+ * read or searched at any time; rows beyond are left out (`cut`), as far as the picture would get long. `zoom`: each level
+ * halves the cells in a row; then they have labels, however many there are.
  */
-export function cellsGrid(numCells, width, { first = 0, rows = null, reach = numCells } = {}) {
-  const level = cellsLevel(numCells);
+export function cellsGrid(numCells, width, { first = 0, rows = null, reach = numCells, zoom = 0 } = {}) {
+  const level = zoom ? "labels" : cellsLevel(numCells);
   const isSmall = level === "bars";
-  const most = width < 600 ? (isSmall ? 64 : 32) : isSmall ? 128 : 64;
+  const wide = cellsLevel(numCells) === "bars" ? 128 : 64;
+  const most = Math.max(CELLS_LEAST_COLUMNS, (width < 600 ? wide / 2 : wide) >> zoom);
   const columns = Math.max(1, Math.min(most, numCells));
-  const cellWidth = Math.min(36, (width - CELLS_GUTTER - CELLS_MARGIN) / columns);
+  const cellWidth = Math.min(zoom ? 60 : 36, (width - cellsGutter(numCells) - CELLS_MARGIN) / columns);
   const cellHeight = isSmall ? 8 : Math.max(20, Math.min(26, cellWidth));
   const pitch = cellHeight + (isSmall ? 2 : 6);
   const all = Math.ceil(numCells / columns);
@@ -36,7 +40,7 @@ export function cellsGrid(numCells, width, { first = 0, rows = null, reach = num
   const cut = rows === null ? numCells - Math.min(numCells, shown * columns) : 0;
   return {
     numCells, first, rows: shown, columns, cellWidth, cellHeight, pitch, cut, level,
-    left: CELLS_GUTTER, top: CELLS_TOP, height: CELLS_TOP + shown * pitch + CELLS_FOOT,
+    left: cellsGutter(numCells), top: CELLS_TOP, height: CELLS_TOP + shown * pitch + CELLS_FOOT,
     last: Math.min(numCells, first + shown * columns), // after the last cell that is shown
   };
 }
@@ -159,13 +163,13 @@ export function holderAfter(holders, selected) {
 
 /** The overview: `size` px a dot, `each` cells a dot, in rows of `columns` dots. */
 export function cellsOverview(numCells, width) {
-  const inner = Math.max(1, Math.floor(width - CELLS_GUTTER - CELLS_MARGIN));
+  const inner = Math.max(1, Math.floor(width - cellsGutter(numCells) - CELLS_MARGIN));
   const heightOf = (size) => Math.ceil(numCells / Math.floor(inner / size)) * size;
   const size = heightOf(2) <= CELLS_OVERVIEW_HEIGHT ? 2 : 1;
   const each = heightOf(size) <= CELLS_OVERVIEW_HEIGHT ? 1 : Math.ceil(numCells / (inner * CELLS_OVERVIEW_HEIGHT));
   const columns = Math.floor(inner / size);
   const rows = Math.ceil(Math.ceil(numCells / each) / columns);
-  return { numCells, size, each, columns, rows, left: CELLS_GUTTER, top: CELLS_TOP, height: rows * size };
+  return { numCells, size, each, columns, rows, left: cellsGutter(numCells), top: CELLS_TOP, height: rows * size };
 }
 
 /** The first cell of a window of `grid` rows around a cell: a whole row, and the window stays inside the pool. */
@@ -174,6 +178,19 @@ export function cellsWindow(cell, numCells, columns) {
   const row = Math.floor(cell / columns) - Math.floor(CELLS_WINDOW_ROWS / 2);
   return Math.max(0, Math.min(lastRow, row)) * columns;
 }
+
+/** Levels of zoom. */
+export const cellsMostZoom = (numCells) => (cellsLevel(numCells) === "bars" ? 3 : 2);
+
+/** The first cell of a window of `rows` rows: a whole row, and the window stays inside the pool. */
+export function cellsWindowFrom(first, numCells, columns, rows) {
+  const lastRow = Math.max(0, Math.ceil(numCells / columns) - rows);
+  return Math.max(0, Math.min(lastRow, Math.round(first / columns))) * columns;
+}
+
+/** What a zoomed grid leaves out, and how to see it. */
+export const cellsZoomWords = ({ first, last, numCells }) =>
+  `Cells ${first}–${last - 1} of ${numCells}: drag to move, Ctrl and wheel or + and − to zoom, 0 or a double click shows all.`;
 
 /** The cell under a point of the overview, drawn at (left, top); points outside count as the nearest inside. */
 export function cellsOverviewCell(overview, x, y) {

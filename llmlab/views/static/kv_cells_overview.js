@@ -26,7 +26,7 @@ export function paintCellsOverview(g, overview, scene, shown) {
   g.strokeRect(left - 0.5, top - 0.5, columns * size + 1, rows * size + 1);
   paintSelectedCells(g, overview, dots, scene);
   const dot = each === 1 ? "a dot is one cell" : `one dot for ${thousands(each)} cells; used wins over empty`;
-  const read = `attention reads cells 0–${scene.state.attended - 1}`;
+  const read = `attention reads cells 0–${thousands(scene.state.attended - 1)}`;
   const words = `above: ${dot}; below: cells ${shown[0]}–${shown[1] - 1}; ${read}`;
   text(g, words, left, top + rows * size + 20, { colour: theme.ink2 });
   const rowOf = (cell) => Math.floor(cell / each / columns);

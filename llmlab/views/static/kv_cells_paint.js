@@ -4,7 +4,7 @@
  * must not know the page around the canvas.
  */
 
-import { box, text, textWidth } from "./draw.js";
+import { box, text, textWidth, thousands } from "./draw.js";
 import { cellColour, paintCapsules } from "./kv_cells_capsules.js";
 import { cellCapsules, cellCorner, cellKind, cellRuns } from "./kv_cells_geometry.js";
 import { textOn } from "./theme.js";
@@ -95,11 +95,15 @@ function paintSpanEnd(g, grid, { state, theme }) {
   }
   g.lineTo(left - 4, y);
   g.stroke();
-  const words = `attention reads cells 0–${state.attended - 1}`;
-  text(g, words, right, y + 16, { weight: 600, align: "right", colour: theme.ink, halo: theme.bg });
+  const words = `attention reads cells 0–${thousands(state.attended - 1)}`;
   const beyond = "beyond: not read";
-  const fits = textWidth(g, words, { weight: 600 }) + textWidth(g, beyond) + 20 < right - left;
-  if (state.attended < grid.numCells && fits) text(g, beyond, left, y + 16, { colour: theme.ink2, halo: theme.bg });
+  const [wide, beyondWide] = [textWidth(g, words, { weight: 600 }) + 6, textWidth(g, beyond) + 6];
+  const isTold = state.attended < grid.numCells && wide + beyondWide + 8 < right - left;
+  g.fillStyle = theme.bg; // the dots of the next row do not strike the words out
+  g.fillRect(right - wide, y + 5, wide, 14);
+  if (isTold) g.fillRect(left, y + 5, beyondWide, 14);
+  text(g, words, right, y + 16, { weight: 600, align: "right", colour: theme.ink });
+  if (isTold) text(g, beyond, left, y + 16, { colour: theme.ink2 });
 }
 
 /** The ring head; its tip is at (x, y). */

@@ -28,6 +28,17 @@ export function noKvNotice(head) {
   };
 }
 
+/** What ended the trace, when it was no end of the run: the host died, or its file broke off. Null: nothing did. */
+export function endNotice({ head, steps }) {
+  if (!head.incident || !steps.length) return null;
+  const { n } = steps[steps.length - 1];
+  if (head.incident.kind === "died") {
+    const why = `The trace up to step ${n} is kept; answers that had not ended are partial.`;
+    return { title: `${head.engine || "The engine"} died at step ${n + 1}`, why, command: "%llm logs", isError: true };
+  }
+  return null;
+}
+
 /**
  * Put a box into `el`. `command`: the line to type, or several, or null. Returns the box; remove() it when there is
  * something to draw.

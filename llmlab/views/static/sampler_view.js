@@ -1,6 +1,8 @@
 /** The sampler playground as a view, or as a part of the tokens view: sliders, bars, and what they say in words. */
 
 import { element, paper, thousands } from "./draw.js";
+import { ownKeys, viewKeys } from "./own_keys.js";
+import { projectorMode } from "./projector.js";
 import { redrawing } from "./redraw.js";
 import {
   SAMPLER_BASE, SAMPLER_NAMES, SAMPLER_PITCH, paintSampler, samplerBars, samplerCall, samplerFloats, samplerKeep,
@@ -131,10 +133,13 @@ export function showSampler(root, data) {
   const part = samplerPart(root, data, () => frames.changed());
   samplerLegend(root);
   const frames = redrawing(root, (theme) => part.draw(theme));
+  const leaveKeys = ownKeys(root);
+  viewKeys(root, [projectorMode(root)]);
   return {
     changed: (next) => part.changed(next),
     destroy() {
       frames.destroy();
+      leaveKeys();
       root.replaceChildren();
     },
   };

@@ -3,22 +3,28 @@
  * painted once into a layer; cursor, selection and lens are painted over it. It computes no figure.
  */
 
-import { element } from "./draw.js";
+import { element, sharpness } from "./draw.js";
 import { TimelineAxis, timelineLayout, timelinePan, timelineSlots, timelineZoom } from "./timeline_geometry.js";
 import { timelineFoot, timelineNextAxis, timelineTip } from "./timeline_legend.js";
-import { timelineLensAt } from "./timeline_lens.js";
+import { timelineLensAt, timelineLensRow } from "./timeline_lens.js";
 import {
   paintTimelineCursor, paintTimelineLens, paintTimelineNames, paintTimelineSelection,
 } from "./timeline_overlay.js";
+import { TimelineMost } from "./timeline_most.js";
 import { paintTimelinePixels, paintTimelineRows } from "./timeline_paint.js";
 import { TimelinePhases, timelineShown } from "./timeline_phases.js";
 import { listenToTimeline } from "./timeline_pointer.js";
-import { kvHeldAndCached, paintTimelineStrips } from "./timeline_strips.js";
-import { requestLines, stepLines, timelineSummary } from "./timeline_words.js";
+import { RANGE_FROM, rangeAround, timelineRange } from "./timeline_range.js";
+import { paintTimelineStrips } from "./timeline_strips.js";
+import { requestLines, stepLines, timelineNotes, timelineSummary } from "./timeline_words.js";
 
 const TIMELINE_LEAST_STEPS = 5; // zoomed in as far as it goes
 
 export function timelinePicture(el, story, clock) {
+  const range = timelineRange(el, ([first, last]) => {
+    view = [axis.starts[first], axis.ends[last - 1]];
+    again();
+  });
   const canvas = element("canvas", "llmlab-timeline-canvas", null, el);
   canvas.setAttribute("role", "img");
   canvas.tabIndex = 0;
@@ -26,9 +32,10 @@ export function timelinePicture(el, story, clock) {
   const foot = timelineFoot(el, chooseAxis);
   const layer = document.createElement("canvas");
   const phases = new TimelinePhases();
-  const most = { tokens: 1, waiting: 0, kv: 0, preempted: 0, cut: 0, read: 0 }; // over the steps read
+  const most = new TimelineMost();
   let axis = new TimelineAxis();
   let view = null; // [from, to] on the axis; null: all
+  let isWhole = false; // somebody asked for all of a very long run
   let scroll = 0; // first row on screen
   let scene = null;
   let lens = null;
@@ -42,7 +49,14 @@ export function timelinePicture(el, story, clock) {
     theme = newTheme;
     read();
     const layout = timelineLayout(el.clientWidth, phases.rows.length, { hasKv: story.head.kind !== "none" });
+    const isLong = axis.length > RANGE_FROM;
+    if (isLong && !view && !isWhole) {
+      const [first, last] = rangeAround(clock.i, axis.length);
+      view = [axis.starts[first], axis.ends[last - 1]];
+    }
     follow(layout);
+    if (isLong) range.draw(theme, layout, story.steps, shownSteps(), clock.i);
+    else range.hide();
     if (!scene) listen();
     paintLayer(layout);
     const g = canvas.getContext("2d");
@@ -55,7 +69,7 @@ export function timelinePicture(el, story, clock) {
     if (layout.isPixels) paintTimelineNames(g, scene, clock.selected);
     paintTimelineSelection(g, scene, clock.selected);
     paintTimelineCursor(g, scene, clock.i);
-    if (layout.isPixels && isLensOpen) lens = paintTimelineLens(g, scene, chooseLensRow(), clock.i);
+    if (layout.isPixels && isLensOpen) lens = paintTimelineLens(g, scene, (lensRow = timelineLensRow(scene, clock, lensRow)), clock.i);
     canvas.setAttribute("aria-label", timelineSummary(story, phases, clock.i, clock.selected));
   }
 
@@ -63,14 +77,14 @@ export function timelinePicture(el, story, clock) {
   function read() {
     phases.grow(story);
     axis.grow(story.steps);
-    for (; most.read < story.steps.length; most.read++) {
-      const step = story.steps[most.read];
-      most.tokens = Math.max(most.tokens, step.u[0] + step.u[1] + step.u[2]);
-      most.waiting = Math.max(most.waiting, step.nw);
-      most.kv = Math.max(most.kv, kvHeldAndCached(step) ?? 0);
-      most.preempted += step.pre.length;
-      most.cut += step.fin.filter(([, reason]) => reason !== "stop" && reason !== "length").length;
-    }
+    most.grow(story.steps);
+  }
+
+  /** [first, after the last] step on the x axis. */
+  function shownSteps() {
+    if (!view) return [0, axis.length];
+    const last = axis.stepAt(view[1]);
+    return [axis.stepAt(view[0]), last + (axis.starts[last] < view[1] ? 1 : 0)];
   }
 
   /** The cursor and the selected row stay on screen when they move. */
@@ -90,7 +104,7 @@ export function timelinePicture(el, story, clock) {
   }
 
   function paintLayer(layout) {
-    const scale = Math.max(1, globalThis.devicePixelRatio || 1);
+    const scale = sharpness(canvas);
     const [from, to] = view ?? axis.all;
     const key = [layout.width, layout.numRequests, axis.length, axis.kind, from, to, scroll, scale].join(" ");
     if (key === layerKey && scene.theme === theme) return;
@@ -123,25 +137,7 @@ export function timelinePicture(el, story, clock) {
     legendKey = key;
     foot.theme = theme;
     const inOne = slots.reduce((n, { first, last }) => Math.max(n, last - first), 1);
-    const notes = [];
-    if (inOne > 1) notes.push(`A column is up to ${inOne} steps: their rarest phase, their highest figures.`);
-    if (layout.rowsShown < layout.numRequests) {
-      const name = (r) => story.requests[r].name;
-      const last = scroll + layout.rowsShown - 1;
-      notes.push(`Rows ${name(scroll)} to ${name(last)} of ${layout.numRequests}: drag to see others.`);
-    }
-    if (layout.isPixels && !isLensOpen) notes.push("Key l opens the lens.");
-    foot.show(axis.kind, notes.join(" "));
-  }
-
-  /** The selected row; without one, a row on screen that computes in this step, the same as before if it still does. */
-  function chooseLensRow() {
-    if (clock.selected !== null && clock.selected < phases.rows.length) return clock.selected;
-    const isOnScreen = (r) => r >= scroll && r < scroll + scene.layout.rowsShown;
-    if (isOnScreen(lensRow) && phases.rows[lensRow].isComputing(clock.i)) return lensRow;
-    const rows = phases.active(clock.i).filter(isOnScreen);
-    lensRow = rows[rows.length >> 1] ?? (isOnScreen(lensRow) ? lensRow : scroll);
-    return lensRow;
+    foot.show(axis.kind, timelineNotes(story, layout, scroll, { inOne, isLensOpen }));
   }
 
   const again = () => theme && (frame ??= requestAnimationFrame(() => ((frame = null), draw(theme))));
@@ -157,6 +153,7 @@ export function timelinePicture(el, story, clock) {
   function zoom(factor, at = (axis.starts[clock.i] + axis.ends[clock.i]) / 2) {
     const least = ((axis.all[1] - axis.all[0]) * TIMELINE_LEAST_STEPS) / Math.max(1, axis.length);
     view = timelineZoom(view, axis.all, factor, at, least);
+    isWhole = view === null;
     again();
   }
 

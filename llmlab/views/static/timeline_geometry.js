@@ -208,7 +208,7 @@ export function timelineBars(slots, shares, { y, h }, budget) {
 export function timelineKvEnd(most, total) {
   if (!most || !total || most >= total / 4) return total || Math.max(1, most);
   const power = 10 ** Math.floor(Math.log10(1.1 * most));
-  return [1, 1.5, 2, 3, 4, 5, 6, 8, 10].map((n) => n * power).find((n) => n >= 1.1 * most);
+  return Math.ceil([1, 1.5, 2, 3, 4, 5, 6, 8, 10].map((n) => n * power).find((n) => n >= 1.1 * most));
 }
 
 /** A round distance between `count` ticks over `span`: 1, 2 or 5 times a power of ten. */

@@ -31,3 +31,12 @@ export function timelineLensAt(lens, x, y) {
     step: within(step, lens.numSteps) ? lens.firstStep + step : null,
   };
 }
+
+/** The selected row; without one, a row on screen that computes in this step, `before` if it still does. */
+export function timelineLensRow({ phases, scroll, layout }, { i, selected }, before) {
+  if (selected !== null && selected < phases.rows.length) return selected;
+  const isOnScreen = (r) => r >= scroll && r < scroll + layout.rowsShown;
+  if (isOnScreen(before) && phases.rows[before].isComputing(i)) return before;
+  const rows = phases.active(i).filter(isOnScreen);
+  return rows[rows.length >> 1] ?? (isOnScreen(before) ? before : scroll);
+}

@@ -60,7 +60,7 @@ function paintCursor(g, { theme, story, layout }, i, x0, x1) {
   g.strokeStyle = theme.ink;
   g.lineWidth = 1;
   g.strokeRect(x0 - 0.5, 16.5, w + 1, layout.strips - 16);
-  const words = `step ${story.steps[i].n}`;
+  const words = `step ${thousands(story.steps[i].n)}`;
   const font = { size: 12, weight: 600, colour: theme.bg, align: "center" };
   const wide = textWidth(g, words, font) + 12;
   const left = Math.max(layout.left, Math.min(layout.right - wide, x0 + w / 2 - wide / 2));
@@ -83,7 +83,7 @@ export function paintTimelineLens(g, scene, row, i) {
   g.strokeRect(lens.x + 0.5, lens.y + 0.5, lens.w - 1, lens.h - 1);
   const name = (r) => story.requests[r].name;
   const [lastRow, lastStep] = [lens.firstRow + lens.numRows - 1, lens.firstStep + lens.numSteps - 1];
-  const steps = `steps ${story.steps[lens.firstStep].n}–${story.steps[lastStep].n}`;
+  const steps = `steps ${thousands(story.steps[lens.firstStep].n)}–${thousands(story.steps[lastStep].n)}`;
   const words = `lens: ${name(lens.firstRow)}–${name(lastRow)}, ${steps}`;
   text(g, words, lens.x + 8, lens.y + 14, { size: 11, colour: theme.ink2 });
   text(g, "✕", lens.x + lens.w - 8, lens.y + 14, { size: 11, colour: theme.ink2, align: "right" });

@@ -7,7 +7,8 @@ export function listenToTimeline(canvas, on) {
   let held = null; // {x, y, start, isDrag}
   const place = (event) => {
     const edge = canvas.getBoundingClientRect();
-    return [event.clientX - edge.left, event.clientY - edge.top];
+    const zoom = canvas.currentCSSZoom ?? 1;
+    return [(event.clientX - edge.left) / zoom, (event.clientY - edge.top) / zoom];
   };
   canvas.addEventListener("pointerdown", (event) => {
     if (event.button !== 0) return;

@@ -1,6 +1,6 @@
 /** Paints what stands above and below the rows: tokens of each step, queue, KV memory, x axis. Takes a scene. */
 
-import { hatch, text, thousands } from "./draw.js";
+import { hatch, text, textWidth, thousands } from "./draw.js";
 import { timelineBars, timelineFullest, timelineHighest, timelineKvEnd, timelineTicks } from "./timeline_geometry.js";
 import { mix } from "./theme.js";
 import { kvTotal, kvUnit } from "./timeline_words.js";
@@ -135,6 +135,7 @@ function axisStrip(g, scene) {
     g.fillStyle = theme.line;
     g.fillRect(Math.round(at), layout.strips + 1, 1, 4);
     const shown = typeof words === "number" || axis.kind === "tokens" ? thousands(words) : words;
+    if (at - textWidth(g, shown, { size: 11 }) / 2 < layout.left - 5) continue; // it would run into the name of the axis
     text(g, shown, at, baseline, { size: 11, colour: theme.ink2, align: "center" });
   }
 }

@@ -70,6 +70,19 @@ function timelinePhaseLine(story, row, r, i) {
   return row.hasEnded && i >= row.first + row.length ? "has ended" : "gets no tokens in this step";
 }
 
+/** What is not drawn one by one, in words; `inOne`: steps that share a column, at most. */
+export function timelineNotes(story, layout, scroll, { inOne, isLensOpen }) {
+  const notes = [];
+  if (inOne > 1) notes.push(`A column is up to ${inOne} steps: their rarest phase, their highest figures.`);
+  if (layout.rowsShown < layout.numRequests) {
+    const name = (r) => story.requests[r].name;
+    const last = scroll + layout.rowsShown - 1;
+    notes.push(`Rows ${name(scroll)} to ${name(last)} of ${layout.numRequests}: drag to see others.`);
+  }
+  if (layout.isPixels && !isLensOpen) notes.push("Key l opens the lens.");
+  return notes.join(" ");
+}
+
 /** The timeline at step i as text, with the selected request. */
 export function timelineSummary(story, phases, i, selected) {
   const { requests, steps } = story;

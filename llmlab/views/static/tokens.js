@@ -2,6 +2,9 @@
 
 import { Clock } from "./clock.js";
 import { element, figures } from "./draw.js";
+import { goToAsked, goToField } from "./go_to.js";
+import { ownKeys, viewKeys } from "./own_keys.js";
+import { projectorMode } from "./projector.js";
 import { redrawing } from "./redraw.js";
 import { samplerLegend, samplerPart } from "./sampler_view.js";
 import {
@@ -56,6 +59,14 @@ export function showTokens(root, data, { clock = tokensClock(data) } = {}) {
   const frames = redrawing(root, draw);
   take(data);
   const stopListening = clock.on(frames.changed);
+  const leaveKeys = ownKeys(root);
+  const field = goToField(root, "Go to token ", (typed) => {
+    const { step: index } = goToAsked(typed) ?? {};
+    if (index === undefined || index >= clock.n) return `Type a number from 0 to ${clock.n - 1}.`;
+    words.focus(index);
+    return null;
+  });
+  viewKeys(root, [projectorMode(root), (event) => event.key === "g" && (field.open(), true)]);
   return {
     changed(next = data) {
       take(next);
@@ -63,6 +74,7 @@ export function showTokens(root, data, { clock = tokensClock(data) } = {}) {
     },
     destroy() {
       stopListening();
+      leaveKeys();
       frames.destroy();
       root.replaceChildren();
     },
@@ -120,10 +132,13 @@ function tokensText(parent, clock, hover) {
   box.onkeydown = (event) => {
     const to = tokensKey(event, clock, () => spans.map((el) => ({ x: el.offsetLeft, y: el.offsetTop, w: el.offsetWidth })));
     if (to === null) return;
-    hover(null); // the keyboard leads now, wherever the pointer rests
-    spans[to]?.focus();
+    focus(to);
   };
-  return { take, select };
+  function focus(index) {
+    hover(null); // the keyboard leads now, wherever the pointer rests
+    spans[index]?.focus();
+  }
+  return { take, select, focus };
 }
 
 /** The token that a key leads to, or null; moves the clock, and takes the key from the notebook. */

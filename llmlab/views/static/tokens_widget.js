@@ -1,10 +1,13 @@
-/** The widget of one answer: its tokens come all at once. */
+/** The widget of one answer, or of one distribution to sample from: its data come all at once. */
 
+import { placed } from "./place.js";
+import { showSampler } from "./sampler_view.js";
 import { showTokens } from "./tokens.js";
 
 function render({ model, el }) {
-  const shown = showTokens(el, JSON.parse(new TextDecoder().decode(model.get("data"))));
+  const data = JSON.parse(new TextDecoder().decode(model.get("data")));
+  const shown = data.tokens ? showTokens(el, data) : showSampler(el, data);
   return () => shown.destroy();
 }
 
-export default { render };
+export default placed(render);

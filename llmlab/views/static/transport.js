@@ -1,6 +1,6 @@
 /** Play, step, scrub, speed, live, Stop: the row of buttons that moves the clock, and the keys of a view. */
 
-import { MARKS, element, paper } from "./draw.js";
+import { MARKS, element, paper, thousands } from "./draw.js";
 import { liveSide } from "./live_side.js";
 
 const ICONS = {
@@ -120,9 +120,10 @@ export function transport(root, story, clock, live = null) {
     range.value = clock.i;
     const step = story.steps[clock.i];
     range.setAttribute("aria-valuetext", `step ${step?.n ?? 0}`);
-    state.replaceChildren(`step ${step?.n ?? "–"} `);
+    const number = (n) => (n == null ? "–" : thousands(n));
+    state.replaceChildren(`step ${number(step?.n)} `);
     const lastStep = story.steps[clock.n - 1];
-    element("small", "", `of ${lastStep?.n ?? "–"}${step ? ` · ${step.t.toFixed(2)} s` : ""}`, state);
+    element("small", "", `of ${number(lastStep?.n)}${step ? ` · ${step.t.toFixed(2)} s` : ""}`, state);
     const sign = clock.isPlaying ? "pause" : "play";
     if (play.dataset.sign !== sign) play.replaceChildren(icon(sign)); // replaced while it is pressed, it would lose the click
     play.dataset.sign = sign;

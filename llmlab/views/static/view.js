@@ -2,23 +2,29 @@
 
 import { blocksPicture } from "./kv_blocks.js";
 import { cellsPicture } from "./kv_cells.js";
-import { element, say } from "./draw.js";
+import { element, say, thousands } from "./draw.js";
+import { goToAsked, goToField, goToStep } from "./go_to.js";
+import { endNotice, nothingRanNotice, notice } from "./notice.js";
+import { ownKeys, viewKeys } from "./own_keys.js";
+import { projectorMode } from "./projector.js";
 import { redrawing } from "./redraw.js";
 import { timelinePicture } from "./timeline.js";
 import { transport } from "./transport.js";
 
 /** What stands beside the title. */
 export function subtitle(head) {
-  const room = head.kind === "blocks" && head.num_blocks ? `${head.num_blocks} blocks of ${head.block_size} tokens` : "";
+  const blocks = head.kind === "blocks" && head.num_blocks;
+  const cells = head.kind === "cells" && head.num_cells;
+  const room = blocks ? `${thousands(blocks)} blocks of ${head.block_size} tokens` : cells ? `${thousands(cells)} cells` : "";
   const source = head.source === "measured" ? "" : head.source;
   return [head.engine, head.model, head.dtype, head.device, room, source].filter(Boolean).join(" · ");
 }
 
 /**
- * Draw a story. `parts`: ["kv"], ["timeline"] or both. `live`: see transport(). Returns {changed(), destroy()}: call
- * changed() when steps or requests have come.
+ * Draw a story. `parts`: ["kv"], ["timeline"] or both. `live`: see transport(). `presentation`: for a projector. Returns
+ * {changed(), destroy()}: call changed() when steps or requests have come.
  */
-export function show(root, story, clock, { parts = ["kv", "timeline"], title = "", live = null } = {}) {
+export function show(root, story, clock, { parts = ["kv", "timeline"], title = "", live = null, presentation = false } = {}) {
   root.classList.add("llmlab-view");
   root.tabIndex = 0;
   root.setAttribute("role", "group");
@@ -26,14 +32,24 @@ export function show(root, story, clock, { parts = ["kv", "timeline"], title = "
   const head = element("div", "llmlab-head", null, root);
   element("h3", "", title, head);
   element("span", "", subtitle(story.head), head);
+  const incident = endNotice(story);
+  if (incident) notice(root, incident).classList.add("llmlab-line");
+  const empty = story.length || parts.includes("kv") ? null : notice(root, nothingRanNotice(story.head));
+  const markEmpty = () => root.classList.toggle("llmlab-empty", !story.length);
+  markEmpty();
   const kinds = { kv: story.head.kind === "cells" ? cellsPicture : blocksPicture, timeline: timelinePicture };
   const pictures = parts.map((part) => kinds[part](element("div", `llmlab-${part}`, null, root), story, clock));
   const words = element("p", "llmlab-say", null, root);
   words.setAttribute("aria-live", "polite");
   const buttons = transport(root, story, clock, live);
+  const place = parts.includes("kv") && { blocks: "block", cells: "cell" }[story.head.kind];
+  const field = goToField(root, place ? `Go to step, or #${place} ` : "Go to step ", go);
+  const switchMode = projectorMode(root, presentation);
 
   const { changed, destroy } = redrawing(root, (theme) => {
+    markEmpty();
     if (!story.length) return;
+    empty?.remove();
     for (const picture of pictures) picture.draw(theme);
     // What changes ten times a second is not to be read aloud.
     words.setAttribute("aria-live", clock.isPlaying || clock.following ? "off" : "polite");
@@ -41,21 +57,25 @@ export function show(root, story, clock, { parts = ["kv", "timeline"], title = "
     buttons.draw(theme);
   });
   const stopListening = clock.on(changed);
-  root.addEventListener("keydown", (event) => {
-    if (event.target.matches("input, select, textarea")) return;
-    if (event.target.matches("button") && (event.key === " " || event.key === "Enter")) return;
-    if (event.ctrlKey || event.metaKey || event.altKey) return;
-    const handled = pictures.some((picture) => picture.key?.(event)) || buttons.key(event);
-    if (handled) {
-      event.preventDefault();
-      event.stopPropagation(); // the notebook has shortcuts of its own
-    }
-  });
+  const leaveKeys = ownKeys(root);
+
+  function go(typed) {
+    const asked = goToAsked(typed);
+    if (asked?.place !== undefined && place) return pictures.find((picture) => picture.goTo).goTo(asked.place);
+    if (asked?.step === undefined) return place ? `Type a number, or # and a ${place}: 26 or #12.` : "Type a number.";
+    const [index, problem] = goToStep(story.steps, asked.step);
+    if (index !== null) clock.set(index);
+    return problem;
+  }
+
+  const openField = (event) => event.key === "g" && (field.open(), true);
+  viewKeys(root, [...pictures.map((picture) => (event) => picture.key?.(event)), buttons.key, switchMode, openField]);
   return {
     changed,
     destroy() {
       destroy();
       stopListening();
+      leaveKeys();
       for (const picture of pictures) picture.destroy?.();
       buttons.destroy();
     },

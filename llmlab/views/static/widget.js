@@ -1,7 +1,8 @@
 /** The widget of all pictures of a run: messages of the kernel in, orders of the user out. view.js draws. */
 
 import { element, say } from "./draw.js";
-import { join, leave } from "./telling.js";
+import { placed } from "./place.js";
+import { frozenWords, join, leave } from "./telling.js";
 import { show } from "./view.js";
 
 const FALLBACK_MS = 700; // a kernel that takes messages has answered Stop by then
@@ -9,9 +10,9 @@ const TELL_CURSOR_MS = 150;
 
 const decode = (bytes) => JSON.parse(new TextDecoder().decode(bytes));
 
-/** What the transport drives: the run behind a widget. */
-function liveOf(model) {
-  const isHere = () => model.get("state") !== "ended";
+/** What the transport drives: the run behind a widget, until it has ended or the kernel is gone. */
+function liveOf(model, isCut) {
+  const isHere = () => model.get("state") !== "ended" && !isCut();
   return {
     isRunning: isHere,
     isPaused: () => model.get("state") === "paused",
@@ -38,14 +39,15 @@ function interruptKernel(kernel) {
 
 function render({ model, el }) {
   const options = model.get("options");
-  const live = model.get("state") === "ended" ? null : liveOf(model);
+  let isCut = false;
+  const live = model.get("state") === "ended" ? null : liveOf(model, () => isCut);
   const root = element("div", "", null, el);
   const note = element("p", "llmlab-note");
   let shown = null;
   const draw = () => {
     shown?.destroy();
     root.replaceChildren();
-    shown = show(root, telling.story, telling.clock, { parts: options.parts, title: options.title, live });
+    shown = show(root, telling.story, telling.clock, { ...options, live });
     root.append(note);
   };
   const listener = { changed: () => shown?.changed(), rebuilt: draw };
@@ -56,17 +58,22 @@ function render({ model, el }) {
   if (!telling.story) element("p", "llmlab-waiting", "Waiting for the first step …", root);
 
   let asked = null; // the steps we have, when we asked for more
-  const onMessage = (message) => {
-    const have = telling.take(message);
+  const onMessage = (_, [message]) => {
+    const have = telling.take(decode(message));
     if (have === null || have === asked) return; // once is enough: if the kernel cannot answer now, a key message comes
     asked = have;
     model.send({ t: "need", have });
   };
   const onState = () => {
-    say(note, model.get("note"));
-    if (telling.clock && model.get("state") === "ended") telling.clock.isLive = false;
+    say(note, live && isCut ? frozenWords(telling.story) : model.get("note"));
+    if (telling.clock && (model.get("state") === "ended" || isCut)) telling.clock.isLive = false;
     shown?.changed();
   };
+  const onComm = () => {
+    isCut = !isCut; // the channel to the kernel was there when this was drawn
+    onState();
+  };
+  model.on("comm_live_update", onComm);
   model.on("msg:custom", onMessage);
   model.on("change:state", onState);
   model.on("change:note", onState);
@@ -74,6 +81,7 @@ function render({ model, el }) {
   const forget = live ? tellCursor(model, telling) : () => {};
   return () => {
     forget();
+    model.off("comm_live_update", onComm);
     model.off("msg:custom", onMessage);
     model.off("change:state", onState);
     model.off("change:note", onState);
@@ -95,4 +103,4 @@ function tellCursor(model, telling) {
   return () => clearInterval(timer);
 }
 
-export default { render };
+export default placed(render);

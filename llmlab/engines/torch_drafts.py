@@ -1,0 +1,102 @@
+"""Speculative decoding: a small model drafts tokens, the large one looks at all of them in one forward pass.
+
+A draft is kept while it equals the token that the large model draws at that place itself: the answer is the very one
+that it gives without drafts, sampled ones included, only sooner. The drafting model keeps its KV in the same blocks,
+under the same block tables, so that preemption and prefix hits hold for both.
+This file must not know policies.
+
+Source: Leviathan et al., Fast Inference from Transformers via Speculative Decoding, ICML 2023 (there, drafts are drawn
+and accepted by a ratio of probabilities, which accepts more of them at high temperatures).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+
+import torch
+
+from llmlab.engines.torch_attention import PagedKv, Span, make_batch
+from llmlab.engines.torch_model import Decoder
+from llmlab.engines.torch_room import Room
+from llmlab.engines.torch_sampling import Generation
+from llmlab.errors import EngineError, NoFreeBlocks
+from llmlab.models import get
+from llmlab.models.config import ModelConfig
+from llmlab.scheduling.block_pool import PagedPool
+from llmlab.scheduling.scheduler import StepPlan
+
+NUM_DRAFT_TOKENS = 4
+
+
+class Drafter:
+    """The small model and its KV.
+
+    Raises: EngineError when its vocabulary is another one, ModelError when there is no such model.
+    """
+
+    def __init__(self, name: str, num_draft_tokens: int, config: ModelConfig, large: Decoder, kv: PagedKv) -> None:
+        model, self._num_draft_tokens = get(name), num_draft_tokens
+        if model.config.vocab_size != config.vocab_size:
+            raise EngineError(
+                f"{name} has {model.config.vocab_size} tokens, the model has {config.vocab_size}: "
+                "a draft must have the same vocabulary. Take a smaller model of the same family."
+            )
+        small = model.config
+        self._model = Decoder(Path(model.hf_dir), small, device=large.device, dtype=large.dtype)
+        self._kv = PagedKv(
+            small.num_layers, kv.num_blocks, kv.block_size, small.num_kv_heads, small.head_dim,
+            device=large.device, dtype=large.dtype,
+        )  # fmt: skip
+        self.max_model_len = small.max_model_len
+
+    @property
+    def num_bytes(self) -> int:
+        kv = self._kv
+        return self._model.weights.num_bytes + (kv.num_blocks + 1) * kv.bytes_per_block
+
+    def room(self, plan: StepPlan, pool: object, generations: Mapping[str, Generation], room: Room) -> dict[int, int]:
+        """Index of a share -> tokens to draft for it: what budget, context and free blocks leave. Takes their blocks.
+
+        A student's pool cannot give them back (take_back), so that nothing is drafted on one.
+        """
+        wanted: dict[int, int] = {}
+        if not isinstance(pool, PagedPool):
+            return wanted
+        budget, longest = room.token_budget - plan.num_tokens, min(room.max_model_len, self.max_model_len)
+        for i, share in enumerate(plan.shares):
+            seq = share.seq
+            num_left = generations[seq.request_id].params.max_tokens - seq.num_output_tokens
+            num_drafts = min(self._num_draft_tokens, budget, num_left - 1, longest - seq.num_tokens - 1)
+            if share.phase != "decode" or num_drafts < 1:
+                continue
+            try:
+                plan.copies += pool.append(seq.request_id, num_drafts)
+            except NoFreeBlocks:
+                continue
+            wanted[i] = num_drafts
+            budget -= num_drafts
+        return wanted
+
+    def draft(self, spans: list[Span], wanted: dict[int, int]) -> dict[int, list[int]]:
+        """Reads the spans of a step as the large model does. Index of a span -> so many tokens to go on with.
+
+        The last draft is read too: its KV must exist when it is kept. A block table has room for all of them.
+        """
+        device, size = self._model.device, self._kv.block_size
+        batch = make_batch(spans, size, device)
+        hidden = self._model.forward(batch, self._kv)
+        drafts: dict[int, list[int]] = {i: [] for i in wanted}
+        rows = [batch.first_rows[i] + len(spans[i].token_ids) - 1 for i in wanted]
+        for done in range(max(wanted.values(), default=0)):
+            left = [i for i in wanted if wanted[i] > done]
+            if done:
+                rows = list(range(len(left)))
+            best = self._model.logits(hidden[rows]).argmax(dim=-1).tolist()
+            for i, token_id in zip([i for i in wanted if wanted[i] >= done + 1], best, strict=True):
+                drafts[i].append(token_id)
+            more = [Span(drafts[i][-1:], spans[i].num_context + done, spans[i].block_table) for i in left]
+            hidden = self._model.forward(make_batch(more, size, device), self._kv)
+            keep = [n for n, i in enumerate(left) if wanted[i] > done + 1]
+            hidden = hidden[torch.tensor(keep, dtype=torch.long, device=device)]
+        return drafts

@@ -1,0 +1,137 @@
+"""What a lesson looks at inside the model: attention weights, hidden states, the logit lens, the work of a step.
+
+This file must not know requests or scheduling.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from llmlab.engines.base import Floats
+from llmlab.engines.torch_attention import Batch, Group, PagedKv, Span, make_batch
+from llmlab.engines.torch_model import Decoder
+from llmlab.models import kv_bytes_per_token
+from llmlab.models.config import ModelConfig
+from llmlab.models.tensors import EMBEDDING, OUTPUT, expected_tensors
+
+NUM_LENS_TOKENS = 5
+
+
+@dataclass(slots=True)
+class Probe:
+    """Given to the engine (`engine.probe`), it keeps what the next steps compute. Layers: None = all.
+
+    `steps` has one dict for each step: request_id -> {"attention": {layer: [num_heads, num_new, num_context]},
+    "hidden": [num_layers + 1, num_new, hidden_size]}, all float32.
+    """
+
+    layers: frozenset[int] | None = None
+    hidden: bool = True
+    steps: list[dict[str, dict[str, Any]]] = field(default_factory=list)
+
+
+class Look:
+    """One forward pass under a probe."""
+
+    def __init__(self, probe: Probe, names: Iterable[str], batch: Batch) -> None:
+        self._probe, self._names, self._batch = probe, list(names), batch
+        self._found: dict[str, dict[str, Any]] = {name: {"attention": {}} for name in self._names}
+        self.states: list[Tensor] | None = [] if probe.hidden else None
+
+    def watch(self, layer: int, group: Group, q: Tensor, k: Tensor, mask: Tensor) -> None:
+        """The weights that scaled_dot_product_attention does not hand out, computed once more."""
+        if self._probe.layers is not None and layer not in self._probe.layers:
+            return
+        scores = (q.float() @ k.float().transpose(-1, -2)) * q.shape[-1] ** -0.5
+        weights = scores.masked_fill(~mask, float("-inf")).softmax(dim=-1)
+        num_seqs, num_new = group.rows.shape
+        weights = weights.reshape(num_seqs, -1, num_new, weights.shape[-1]).cpu()
+        for rows, of_seq in zip(group.rows.tolist(), weights, strict=True):
+            i = self._batch.first_rows.index(rows[0])
+            num_context = self._batch.spans[i].num_context
+            self._found[self._names[i]]["attention"][layer] = of_seq[:, :, :num_context].numpy()
+
+    def done(self) -> None:
+        if self.states is not None:
+            states = torch.stack(self.states).float().cpu().numpy()
+            for name, first, span in zip(self._names, self._batch.first_rows, self._batch.spans, strict=True):
+                self._found[name]["hidden"] = states[:, first : first + len(span.token_ids)]
+        self._probe.steps.append(self._found)
+
+
+def inside(model: Decoder, token_ids: list[int], layers: frozenset[int] | None, block_size: int) -> dict[str, Any]:
+    """One text through the model, on KV of its own.
+
+    "attention": {layer: [num_heads, num_tokens, num_tokens]}; "hidden": [num_layers + 1, num_tokens, hidden_size];
+    "lens": for each hidden state and token the most likely next tokens [(token_id, probability), ...] if that state
+    were the last; "logits": [num_tokens, vocab_size].
+
+    Source of the lens: nostalgebraist, interpreting GPT: the logit lens, 2020.
+    """
+    kv, batch = own_kv(model, token_ids, block_size)
+    look = Look(probe := Probe(layers), ["it"], batch)
+    logits = model.logits(model.forward(batch, kv, watch=look.watch, keep=look.states))
+    look.done()
+    found: dict[str, Any] = probe.steps[0]["it"]
+    found["lens"] = [_best(model, state) for state in look.states or ()]
+    found["logits"] = logits.cpu().numpy()
+    return found
+
+
+def logits_of(model: Decoder, token_ids: list[int], block_size: int) -> Floats:
+    """Logits at every position of a text, [num_tokens, vocab_size], on KV of its own."""
+    kv, batch = own_kv(model, token_ids, block_size)
+    return model.logits(model.forward(batch, kv)).cpu().numpy()
+
+
+def own_kv(model: Decoder, token_ids: list[int], block_size: int) -> tuple[PagedKv, Batch]:
+    """Blocks for one text beside those of the engine, and the batch that computes it."""
+    config, num_blocks = model.config, -(-len(token_ids) // block_size)
+    kv = PagedKv(
+        config.num_layers, num_blocks, block_size, config.num_kv_heads, config.head_dim,
+        device=model.device, dtype=model.dtype,
+    )  # fmt: skip
+    return kv, make_batch([Span(token_ids, 0, range(num_blocks))], block_size, model.device)
+
+
+def _best(model: Decoder, state: Tensor) -> list[list[tuple[int, float]]]:
+    probs = model.logits(model.final_norm(state)).softmax(dim=-1).topk(NUM_LENS_TOKENS)
+    pairs = zip(probs.indices.tolist(), probs.values.tolist(), strict=True)
+    return [list(zip(ids, values, strict=True)) for ids, values in pairs]
+
+
+class StepWork:
+    """Floating-point operations and bytes moved by a step: its point on the roofline.
+
+    flops = 2 x weights of the layers x new tokens + 2 x vocab_size x hidden_size x sampled rows + 4 x num_layers
+    x num_heads x head_dim x (sum over new tokens of the tokens they look at). bytes = weights, read once, + KV of all
+    tokens looked at by each sequence, + KV written. A lower bound: activations are left out.
+
+    Source: Chowdhery et al. 2022 (PaLM), appendix B; llmlab/views/plots/work.py has the same for one shape of batch.
+    """
+
+    def __init__(self, config: ModelConfig, weight_bytes: int, element_bytes: int) -> None:
+        shapes = expected_tensors(config)
+        self._layer_weights = sum(
+            shape[0] * shape[1] for name, shape in shapes.items() if len(shape) == 2 and name not in (EMBEDDING, OUTPUT)
+        )
+        self._output_weights = config.vocab_size * config.hidden_size
+        self._attention = 4 * config.num_layers * config.num_heads * config.head_dim
+        self._weight_bytes = weight_bytes
+        self._kv_bytes = kv_bytes_per_token(config, element_bytes)
+
+    def of(self, spans: list[Span], num_sampled: int) -> dict[str, float]:
+        """{"flops": ..., "bytes": ...} of a forward pass over these spans."""
+        num_new = looked_at = num_context = 0
+        for span in spans:
+            n = len(span.token_ids)
+            num_new += n
+            looked_at += n * span.first + n * (n + 1) // 2
+            num_context += span.num_context
+        flops = 2.0 * (self._layer_weights * num_new + self._output_weights * num_sampled) + self._attention * looked_at
+        return {"flops": flops, "bytes": float(self._weight_bytes + self._kv_bytes * (num_context + num_new))}

@@ -1,0 +1,168 @@
+"""The decoder of Llama, Qwen2 and Qwen3: from token ids to hidden states to logits. Read this third.
+
+This file must not know requests, blocks or sampling: where keys and values lie is torch_attention.py.
+
+Source: transformers modeling_llama.py, modeling_qwen2.py, modeling_qwen3.py; Su et al., RoFormer, 2021 (RoPE).
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from pathlib import Path
+from types import SimpleNamespace
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from llmlab.engines.torch_attention import AttentionLayer, Batch, PagedKv, Watch, paged_attention
+from llmlab.engines.torch_weights import Adapter, Layer, Weights
+from llmlab.models.config import ModelConfig
+
+
+class BrokenOff(Exception):
+    """A forward pass was interrupted: its KV is not to be used."""
+
+
+class Phases:
+    """Where the time of a forward pass goes, in seconds. On a GPU it waits for the kernels, so it is off there."""
+
+    def __init__(self, *, on: bool, wait: Callable[[], None] = lambda: None) -> None:
+        self._on, self._wait = on, wait
+        self.seconds: dict[str, float] = {}
+        self._last = 0.0
+
+    def start(self) -> None:
+        self.seconds = {}
+        self._last = time.perf_counter()
+
+    def mark(self, name: str) -> None:
+        """The time since the last mark belongs to `name`."""
+        if self._on:
+            self._wait()
+            now = time.perf_counter()
+            self.seconds[name] = self.seconds.get(name, 0.0) + now - self._last
+            self._last = now
+
+
+class Decoder:
+    """One model on one device."""
+
+    def __init__(self, folder: Path, config: ModelConfig, *, device: torch.device, dtype: torch.dtype) -> None:
+        self.config, self.device, self.dtype = config, device, dtype
+        self.weights = Weights(folder, config, device=device, dtype=dtype)
+        self.attention: AttentionLayer = paged_attention
+        self.phases = Phases(on=device.type == "cpu")
+        self.interrupted = False  # set by another thread
+        self._cos, self._sin = _rotations(config, device, dtype)
+
+    def forward(
+        self,
+        batch: Batch,
+        kv: PagedKv,
+        adapters: list[tuple[Tensor, Adapter]] | None = None,
+        watch: Watch | None = None,
+        keep: list[Tensor] | None = None,
+    ) -> Tensor:
+        """Hidden states after the last norm, [num_rows, hidden_size]; the KV of the rows is written.
+
+        `adapters`: which rows each LoRA adapter is for. `watch` is told of each attention, `keep` gets the hidden state
+        before each layer and after the last.
+
+        Raises: BrokenOff when it was interrupted.
+        """
+        weights, eps = self.weights, self.config.rms_norm_eps
+        self.phases.start()
+        x = F.embedding(batch.token_ids, weights.embedding)
+        cos, sin = self._cos[batch.positions, None], self._sin[batch.positions, None]
+        self.phases.mark("embedding")
+        for i, layer in enumerate(weights.layers):
+            if self.interrupted:
+                raise BrokenOff
+            if keep is not None:
+                keep.append(x)
+            attended = self._attend(i, layer, _norm(x, layer.input_norm, eps), cos, sin, batch, kv, adapters, watch)
+            x = x + attended
+            x = x + self._mlp(i, layer, _norm(x, layer.post_norm, eps), adapters)
+            self.phases.mark("mlp")
+        if keep is not None:
+            keep.append(x)
+        return _norm(x, weights.final_norm, eps)
+
+    def logits(self, hidden: Tensor) -> Tensor:
+        """[num_rows, hidden_size] -> [num_rows, vocab_size], float32."""
+        logits = self.weights.output(hidden).float()
+        self.phases.mark("output")
+        return logits
+
+    def final_norm(self, x: Tensor) -> Tensor:
+        """The last norm, for a hidden state from between two layers (the logit lens)."""
+        return _norm(x, self.weights.final_norm, self.config.rms_norm_eps)
+
+    def _attend(
+        self, i: int, layer: Layer, x: Tensor, cos: Tensor, sin: Tensor, batch: Batch, kv: PagedKv,
+        adapters: list[tuple[Tensor, Adapter]] | None, watch: Watch | None,
+    ) -> Tensor:  # fmt: skip
+        config = self.config
+        num_q, num_kv = config.num_heads, config.num_kv_heads
+        qkv = self._linear(i, layer, "self_attn.qkv_proj", x, adapters).view(len(x), num_q + 2 * num_kv, -1)
+        qk, v = qkv[:, : num_q + num_kv], qkv[:, num_q + num_kv :]
+        if layer.q_norm is not None and layer.k_norm is not None:
+            q, k = qk[:, :num_q], qk[:, num_q:]
+            qk = torch.cat(
+                [_norm(q, layer.q_norm, config.rms_norm_eps), _norm(k, layer.k_norm, config.rms_norm_eps)], 1
+            )
+        qk = _rotated(qk, cos, sin)
+        kv.write(i, batch.slots, qk[:, num_q:], v)
+        self.phases.mark("qkv")
+        attended = self.attention(i, qk[:, :num_q], kv, batch, watch)
+        self.phases.mark("attention")
+        attended = self._linear(i, layer, "self_attn.o_proj", attended.reshape(len(x), -1), adapters)
+        self.phases.mark("qkv")
+        return attended
+
+    def _mlp(self, i: int, layer: Layer, x: Tensor, adapters: list[tuple[Tensor, Adapter]] | None) -> Tensor:
+        gate, up = self._linear(i, layer, "mlp.gate_up_proj", x, adapters).chunk(2, dim=-1)
+        return self._linear(i, layer, "mlp.down_proj", F.silu(gate) * up, adapters)
+
+    def _linear(
+        self, i: int, layer: Layer, name: str, x: Tensor, adapters: list[tuple[Tensor, Adapter]] | None
+    ) -> Tensor:
+        y = layer.linear[name](x)
+        for rows, adapter in adapters or ():
+            adapter.add_to(y, x, rows, i, name)
+        return y
+
+
+def _norm(x: Tensor, weight: Tensor, eps: float) -> Tensor:
+    """RMSNorm over the last dim. Source: Zhang and Sennrich, 2019."""
+    return F.rms_norm(x, (x.shape[-1],), weight, eps)
+
+
+def _rotated(x: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
+    """RoPE: element i of a head turns with element i + head_dim / 2. x: [num_rows, num_heads, head_dim]."""
+    a, b = x.chunk(2, dim=-1)
+    return torch.cat([a * cos - b * sin, b * cos + a * sin], dim=-1)
+
+
+def _rotations(config: ModelConfig, device: torch.device, dtype: torch.dtype) -> tuple[Tensor, Tensor]:
+    """cos and sin of the angle of each position and frequency, [max_model_len, head_dim / 2] each."""
+    inverse = 1.0 / config.rope_theta ** (torch.arange(0, config.head_dim, 2, dtype=torch.float32) / config.head_dim)
+    factor = 1.0
+    if config.rope_scaling:
+        from transformers.modeling_rope_utils import ROPE_INIT_FUNCTIONS
+
+        scaling = {"rope_theta": config.rope_theta, **config.rope_scaling}
+        kind = scaling["rope_type"] = str(scaling.get("rope_type") or scaling.get("type"))
+        seen = SimpleNamespace(
+            rope_parameters=scaling,
+            head_dim=config.head_dim,
+            hidden_size=config.hidden_size,
+            num_attention_heads=config.num_heads,
+            max_position_embeddings=config.max_model_len,
+            standardize_rope_params=lambda: None,
+        )
+        inverse, factor = ROPE_INIT_FUNCTIONS[kind](seen, torch.device("cpu"))
+    angles = torch.outer(torch.arange(config.max_model_len, dtype=torch.float32), inverse.float())
+    return (angles.cos() * factor).to(device, dtype), (angles.sin() * factor).to(device, dtype)

@@ -1,0 +1,412 @@
+"""The torch engine: a paged engine that can be read in an evening. What does one step do? Read step(), below.
+
+Then read: torch_weights.py (what is loaded), torch_model.py (what is computed), torch_attention.py (how blocks are
+read), torch_sampling.py (how a token is drawn); where a block is allocated is scheduling/block_pool.py, who runs is
+scheduling/scheduler.py. Beside the way: torch_drafts.py, torch_graphs.py, torch_parts.py, torch_hooks.py.
+"""
+
+from __future__ import annotations
+
+import time
+from copy import deepcopy
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import msgspec
+import torch
+from torch import Tensor
+
+from llmlab.engines.base import Attention, EngineConfig, Floats, Sampler, SamplingParams, StepOutput
+from llmlab.engines.self_test import self_test
+from llmlab.engines.streaming import Answer
+from llmlab.engines.torch_attention import Batch, PagedKv, Span, make_batch
+from llmlab.engines.torch_drafts import NUM_DRAFT_TOKENS, Drafter
+from llmlab.engines.torch_graphs import DecodeGraphs
+from llmlab.engines.torch_hooks import Look, Probe, StepWork, inside, logits_of
+from llmlab.engines.torch_model import BrokenOff, Decoder, Phases
+from llmlab.engines.torch_parts import CheckedPolicy, CheckedSampler, StudentAttention, make_pool
+from llmlab.engines.torch_room import OPTIONS, Room, checked_options
+from llmlab.engines.torch_sampling import Generation, refuse_structures, sample
+from llmlab.engines.torch_text import Text
+from llmlab.engines.torch_weights import Adapter
+from llmlab.errors import PartFailed, RequestError
+from llmlab.models.config import from_hf
+from llmlab.scheduling.block_pool import PagedPool
+from llmlab.scheduling.block_pool_checks import CheckedPool
+from llmlab.scheduling.block_pool_watcher import BlockWatcher
+from llmlab.scheduling.contracts import BlockPool, Policy
+from llmlab.scheduling.policies import POLICIES
+from llmlab.scheduling.scheduler import Scheduler, Share, StepPlan
+from llmlab.scheduling.sequence import Sequence
+from llmlab.trace import Capabilities, FinishReason, Header, Request, ScheduledRequest, Step, Token
+
+__all__ = ["OPTIONS", "TorchEngine"]
+
+
+class TorchEngine:
+    """Continuous batching, chunked prefill, prefix caching and preemption on a paged KV cache.
+
+    `policy`, `sampler`, `attention`: objects that satisfy the contracts. `block_pool`: an object, or a class that takes
+    (num_blocks, block_size).
+
+    Raises: EngineError when an option cannot be used, ModelError when the model cannot.
+    """
+
+    name = "torch"
+
+    def __init__(
+        self,
+        config: EngineConfig,
+        *,
+        policy: Policy | None = None,
+        sampler: Sampler | None = None,
+        block_pool: BlockPool | type[BlockPool] | None = None,
+        attention: Attention | None = None,
+    ) -> None:
+        options = checked_options(config.options)
+        self.epoch_s = time.monotonic()
+        folder = Path(config.model_path)
+        self.config = from_hf(folder)
+        self.room = Room(config, self.config, options)
+        device, dtype = self.room.device, self.room.dtype
+        self.model = Decoder(folder, self.config, device=device, dtype=dtype)
+        if options.get("timers") and device.type == "cuda":
+            self.model.phases = Phases(on=True, wait=torch.cuda.synchronize)
+        self._policy = CheckedPolicy(policy) if policy else POLICIES[options.get("policy", "chunked")]()
+        self._sampler = CheckedSampler(sampler) if sampler else None
+        self._pool_wanted = block_pool if isinstance(block_pool, type) else deepcopy(block_pool)
+        self._prefix_caching = bool(options.get("prefix_caching", True))
+        self.pool, self.scheduler = self._empty_pool()
+        self._watcher = BlockWatcher(self.pool)
+        self.kv = PagedKv(
+            self.config.num_layers, self.pool.num_blocks, self.pool.block_size, self.config.num_kv_heads,
+            self.config.head_dim, device=device, dtype=dtype,
+        )  # fmt: skip
+        self._names: list[str] = []  # requests of the batch that runs
+        if attention is not None:
+            self.model.attention = StudentAttention(attention, lambda: self._names)
+        draft = options.get("draft")
+        num_drafts = int(options.get("num_draft_tokens", NUM_DRAFT_TOKENS))
+        self._drafter = Drafter(draft, num_drafts, self.config, self.model, self.kv) if draft else None
+        use_graphs = device.type == "cuda" and options.get("cuda_graphs", True) and attention is None
+        self._graphs = DecodeGraphs(self.model, self.kv, self.room.max_num_seqs) if use_graphs else None
+        self._work = StepWork(self.config, self.model.weights.num_bytes, dtype.itemsize)
+        self.probe: Probe | None = None
+        self._adapters: dict[str, Adapter] = {}
+        self._default_adapter = config.lora
+        if config.lora:
+            self._adapter(config.lora)
+        self._generations: dict[str, Generation] = {}
+        self._ended: dict[str, FinishReason] = {}  # ends that no step has reported yet
+        self.text = Text(folder, self.config.vocab_size)
+        self.chat_template = config.chat_template or self.text.chat_template
+        self.bos_token, self.eos_token = self.text.bos_token, self.text.eos_token
+        self.capabilities = self._capabilities()
+        self.header = self._header(config)
+
+    # ---- one step
+
+    def step(self) -> StepOutput:
+        """Plan, forward pass, tokens, commit, free, record: in this order."""
+        number = self.scheduler.step_number
+        try:
+            with torch.inference_mode():
+                return self._step()
+        except PartFailed as error:
+            self._start_over()
+            raise PartFailed(f"step {number}: {error}") from error
+
+    def _step(self) -> Step:
+        started = time.monotonic()
+        plan = self.scheduler.schedule()  # who computes how many tokens, and the blocks for them
+        wanted = self._drafter.room(plan, self.pool, self._generations, self.room) if self._drafter else {}
+        spans = [self._span(share) for share in plan.shares]
+        rows = plan.records()
+        scheduled = time.monotonic()
+        try:
+            drafts = self._drafter.draft(spans, wanted) if self._drafter and spans else {}
+            logits = self._forward(plan, spans, drafts) if spans else None
+            is_computed = True
+        except BrokenOff:
+            self._undo(plan)
+            drafts, logits, is_computed = {}, None, False
+        forwarded = time.monotonic()
+        tokens, ended = self._sample(plan, logits, drafts) if logits is not None else ([], {})
+        if is_computed:
+            self.scheduler.commit(plan)  # from now on, the KV of this step may be shared
+        stopped_by = self._end(ended)
+        finished, self._ended = self._ended, {}
+        kv = self._watcher.delta(self.scheduler.running)
+        rows = _with_drafts(rows, drafts) if is_computed else ()
+        extra = self._extra(spans, len(tokens)) if spans and is_computed else {}
+        done = time.monotonic()
+        return Step(
+            step=plan.step,
+            t_s=done - self.epoch_s,
+            schedule_s=scheduled - started,
+            forward_s=forwarded - scheduled,
+            update_s=done - forwarded,
+            scheduled=rows,
+            num_scheduled_tokens=sum([row.num_tokens for row in rows]),
+            token_budget=self.room.token_budget,
+            waiting=tuple([view.request_id for view in self.scheduler.waiting[:64]]),
+            num_waiting=self.scheduler.num_waiting,
+            num_running=len(self.scheduler.running),
+            preempted=tuple(plan.preempted),
+            finished=finished,
+            stopped_by=stopped_by,
+            prefix_hits=plan.prefix_hits,
+            tokens=tuple(tokens),
+            kv=kv,
+            extra=extra,
+        )
+
+    def _span(self, share: Share) -> Span:
+        first = share.num_computed_tokens
+        token_ids = share.seq.token_ids[first : first + share.num_tokens]
+        return Span(token_ids, first, self.pool.block_table(share.seq.request_id))
+
+    def _forward(self, plan: StepPlan, spans: list[Span], drafts: dict[int, list[int]]) -> Tensor | None:
+        """Logits of the rows that sample, in the order of the plan, drafts after their token; None when none does."""
+        self._names = [share.seq.request_id for share in plan.shares]
+        self.kv.copy(plan.copies)
+        for i, token_ids in drafts.items():
+            spans[i] = spans[i]._replace(token_ids=[*spans[i].token_ids, *token_ids])
+        batch = make_batch(spans, self.kv.block_size, self.model.device)
+        hidden = self._hidden(plan, batch)
+        rows: list[int] = []
+        for i, share in enumerate(plan.shares):
+            if share.samples:
+                end = batch.first_rows[i] + len(spans[i].token_ids)
+                rows += range(end - 1 - len(drafts.get(i, ())), end)
+        if not rows:
+            return None
+        is_all = len(rows) == len(hidden)
+        return self.model.logits(hidden if is_all else hidden[torch.tensor(rows, device=hidden.device)])
+
+    def _hidden(self, plan: StepPlan, batch: Batch) -> Tensor:
+        adapters = self._adapter_rows(plan, batch)
+        if self.probe is not None:
+            look = Look(self.probe, self._names, batch)
+            hidden = self.model.forward(batch, self.kv, adapters, look.watch, look.states)
+            look.done()
+            return hidden
+        if self._graphs is not None and not adapters and self._graphs.fits(batch):
+            return self._graphs.forward(batch)
+        return self.model.forward(batch, self.kv, adapters)
+
+    def _adapter_rows(self, plan: StepPlan, batch: Batch) -> list[tuple[Tensor, Adapter]]:
+        """Which rows of the batch each LoRA adapter is for."""
+        if not self._adapters:
+            return []
+        rows: dict[int, tuple[Adapter, list[int]]] = {}
+        for share, first, span in zip(plan.shares, batch.first_rows, batch.spans, strict=True):
+            adapter = self._generations[share.seq.request_id].adapter
+            if adapter is not None:
+                rows.setdefault(id(adapter), (adapter, []))[1].extend(range(first, first + len(span.token_ids)))
+        return [(torch.tensor(r, device=self.model.device), adapter) for adapter, r in rows.values()]
+
+    def _sample(
+        self, plan: StepPlan, logits: Tensor, drafts: dict[int, list[int]]
+    ) -> tuple[list[Token], dict[str, FinishReason]]:
+        """The tokens of a step, and who has ended; drafts that were not agreed with leave no KV."""
+        found = sample(plan.shares, logits, drafts, self._generations, self._sampler, self.text)
+        for i in drafts:
+            share = plan.shares[i]
+            num_valid = share.seq.num_tokens - share.num_computed_tokens - 1
+            plan.shares[i] = replace(share, num_tokens=num_valid)
+            self._take_back(share.seq.request_id, share.num_computed_tokens + num_valid)
+        return found
+
+    def _end(self, ended: dict[str, FinishReason]) -> dict[str, str]:
+        """Blocks of who has ended are free. request_id -> the stop string that ended it."""
+        stopped_by = {}
+        for request_id, reason in ended.items():
+            if (text := self._generations[request_id].answer.stopped_by) is not None:
+                stopped_by[request_id] = text
+            self.scheduler.finish(request_id)
+            self._forget(request_id, reason)
+        return stopped_by
+
+    def _undo(self, plan: StepPlan) -> None:
+        """The forward pass was broken off: its blocks go back, nothing is committed."""
+        self.model.interrupted = False
+        for share in plan.shares:
+            self._take_back(share.seq.request_id, share.num_computed_tokens)
+
+    def _take_back(self, request_id: str, num_tokens: int) -> None:
+        assert isinstance(self.pool, PagedPool)
+        self.pool.take_back(request_id, num_tokens)
+
+    def _extra(self, spans: list[Span], num_sampled: int) -> dict[str, Any]:
+        """The roofline point of a step, and where its forward pass spent its time."""
+        phases = {name: round(seconds, 7) for name, seconds in self.model.phases.seconds.items()}
+        return {**self._work.of(spans, num_sampled), **({"phases_s": phases} if phases else {})}
+
+    # ---- requests
+
+    def add_request(self, request: Request) -> None:
+        params = SamplingParams.of(request.sampling)
+        num_tokens, limit = len(request.prompt_token_ids), self.room.max_model_len
+        if not num_tokens:
+            raise RequestError("The prompt is empty: there is no token to start from. Give it at least one word.")
+        self.text.check(request.prompt_token_ids)
+        if num_tokens >= limit:
+            raise RequestError(
+                f"Prompt is {num_tokens} tokens, max_model_len is {limit} and the answer needs one more. "
+                f"Cut {num_tokens - limit + 1} tokens, or load with --ctx {num_tokens + params.max_tokens}."
+            )
+        if request.request_id in self._generations:
+            raise RequestError(f"request id {request.request_id!r} is in use; give each request its own.")
+        refuse_structures(params)
+        path = params.lora or self._default_adapter
+        adapter = self._adapter(path) if path else None
+        seq = Sequence(
+            request.request_id,
+            list(request.prompt_token_ids),
+            num_tokens,
+            user=request.user,
+            priority=request.priority,
+            salt=f"{request.salt}\0{path}" if path else request.salt,  # KV of two adapters is never shared
+        )
+        self.scheduler.add(seq)
+        self._generations[request.request_id] = Generation(params, Answer(params, limit - num_tokens), adapter)
+
+    def _adapter(self, path: str) -> Adapter:
+        if path not in self._adapters:
+            self._adapters[path] = Adapter(path, self.config, device=self.model.device, dtype=self.model.dtype)
+        return self._adapters[path]
+
+    def abort_request(self, request_id: str) -> None:
+        if request_id in self._generations:
+            self.scheduler.abort(request_id)
+            self._forget(request_id, "abort")
+
+    def _forget(self, request_id: str, reason: FinishReason) -> None:
+        del self._generations[request_id]
+        self._ended[request_id] = reason
+
+    def has_unfinished_requests(self) -> bool:
+        return bool(self._generations or self._ended)
+
+    def interrupt(self) -> None:
+        """A block pool without take_back() cannot give room back: then the pass ends before the next command."""
+        if self._generations and isinstance(self.pool, PagedPool):
+            self.model.interrupted = True
+
+    # ---- pool and parts
+
+    def _empty_pool(self) -> tuple[PagedPool | CheckedPool, Scheduler]:
+        room = self.room
+        pool = make_pool(self._pool_wanted, room.num_blocks, room.block_size, prefix_caching=self._prefix_caching)
+        scheduler = Scheduler(pool, self._policy, token_budget=room.token_budget, max_num_seqs=room.max_num_seqs)
+        return pool, scheduler
+
+    def _start_over(self) -> None:
+        """A part broke its contract: what the pool holds is not to be trusted. All requests end, the pool is new."""
+        number = self.scheduler.step_number
+        self.pool, self.scheduler = self._empty_pool()
+        self.scheduler.step_number = number + 1
+        self._watcher.move_to(self.pool)
+        for request_id in list(self._generations):
+            self._forget(request_id, "error")
+
+    # ---- text, and questions outside a step
+
+    def tokenize(self, text: str) -> list[int]:
+        return self.text.tokenize(text)
+
+    def pieces(self, token_ids: list[int]) -> list[bytes]:
+        self.text.check(token_ids)
+        return [self.text.bytes_of[token_id] for token_id in token_ids]
+
+    def logits(self, token_ids: list[int]) -> Floats:
+        """Logits at every position of a text, [num_tokens, vocab_size], on KV of its own: requests may run.
+
+        Raises: RequestError when the text is longer than max_model_len.
+        """
+        self._check_text(token_ids)
+        with torch.inference_mode():
+            return logits_of(self.model, token_ids, self.kv.block_size)
+
+    def inside(self, token_ids: list[int], layers: list[int] | None = None) -> dict[str, Any]:
+        """Attention weights, hidden states and logit lens of a text: see torch_hooks.inside().
+
+        Raises: RequestError when the text is longer than max_model_len.
+        """
+        self._check_text(token_ids)
+        with torch.inference_mode():
+            chosen = None if layers is None else frozenset(layers)
+            return inside(self.model, token_ids, chosen, self.kv.block_size)
+
+    def _check_text(self, token_ids: list[int]) -> None:
+        self.model.interrupted = False  # it was meant for a step that is over
+        self.text.check(token_ids)
+        if not 0 < len(token_ids) <= self.room.max_model_len:
+            raise RequestError(f"A text must have 1 to {self.room.max_model_len} tokens, this has {len(token_ids)}.")
+
+    def self_test(self) -> str | None:
+        """A sentence when the arithmetic of this machine is broken, else None. A student's attention is not tested."""
+        if isinstance(self.model.attention, StudentAttention):
+            return None
+        return self_test(self, is_altered=self._default_adapter is not None)
+
+    def memory_bytes(self) -> dict[str, int]:
+        """Weights and KV cache as they lie in memory, and the part of the cache that running requests hold."""
+        per_block, num_blocks = self.kv.bytes_per_block, self.pool.num_blocks
+        draft = {"draft": self._drafter.num_bytes} if self._drafter else {}
+        return {
+            "weights": self.model.weights.num_bytes,
+            "kv_cache": num_blocks * per_block,
+            "kv_used": (num_blocks - self.pool.num_free_blocks) * per_block,
+            **draft,
+        }
+
+    def _capabilities(self) -> Capabilities:
+        pool = self.pool
+        return Capabilities(
+            kv="blocks",
+            block_table=True,
+            logprobs=True,
+            prefix_caching=pool.prefix_caching if isinstance(pool, PagedPool) else pool.supports_prefixes,
+            preemption=True,
+            priority=True,
+            lora="request",
+            speculative=self._drafter is not None,
+            pluggable=("policy", "sampler", "block_pool", "attention"),
+        )
+
+    def _header(self, config: EngineConfig) -> Header:
+        room = self.room
+        return Header(
+            engine=self.name,
+            engine_version=str(torch.__version__),  # a subclass of str, which no message can carry
+            model=config.model,
+            fingerprint=config.fingerprint,
+            dtype=str(room.dtype).removeprefix("torch."),
+            device=room.device_name,
+            num_threads=torch.get_num_threads() if room.device.type == "cpu" else None,
+            capabilities=self.capabilities,
+            block_size=self.pool.block_size,
+            num_blocks=self.pool.num_blocks,
+            kv_cache_bytes=self.pool.num_blocks * self.kv.bytes_per_block,
+            max_model_len=room.max_model_len,
+            max_num_seqs=room.max_num_seqs,
+            token_budget=room.token_budget,
+            started_at=time.time() - (time.monotonic() - self.epoch_s),
+        )
+
+    def close(self) -> None:
+        """Give everything back."""
+        self._generations.clear()
+        del self.model, self.kv, self._drafter, self._graphs
+
+
+def _with_drafts(rows: tuple[ScheduledRequest, ...], drafts: dict[int, list[int]]) -> tuple[ScheduledRequest, ...]:
+    """The records of a plan, with the draft tokens that were looked at as well."""
+    told = list(rows)
+    for i, token_ids in drafts.items():
+        n = len(token_ids)
+        told[i] = msgspec.structs.replace(told[i], num_tokens=told[i].num_tokens + n, num_draft_tokens=n)
+    return tuple(told)

@@ -1,0 +1,90 @@
+"""What the torch engine is loaded with: device, type of numbers, room for KV, limits. Nothing is computed here.
+
+This file must not know requests or weights.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+
+from llmlab.engines.base import EngineConfig
+from llmlab.engines.threads import default_threads
+from llmlab.errors import EngineError, unknown
+from llmlab.models import kv_bytes_per_token
+from llmlab.models.config import ModelConfig
+from llmlab.models.fit import DTYPES
+from llmlab.scheduling.policies import POLICIES
+
+OPTIONS = ("threads", "device", "prefix_caching", "policy", "draft", "num_draft_tokens", "cuda_graphs", "timers")
+# Small blocks make good pictures, and there is no kernel that wants larger ones.
+BLOCK_SIZE = 16
+# On a CPU the same room, seats and budget as our other engines: what differs is the engine then.
+CPU_KV_TOKENS, CPU_NUM_SEQS, CPU_TOKEN_BUDGET = 4096, 16, 256
+GPU_NUM_SEQS, GPU_TOKEN_BUDGET = 256, 8192
+# Of the free memory of a GPU, once the weights are there, when nobody says how much KV room there is to be.
+GPU_KV_SHARE = 0.5
+
+
+def checked_options(options: dict[str, Any]) -> dict[str, Any]:
+    """Raises: EngineError for an option this engine does not have."""
+    for name in options:
+        if name not in OPTIONS:
+            raise EngineError(unknown("option", name, OPTIONS))
+    if options.get("policy", "chunked") not in POLICIES:
+        raise EngineError(unknown("policy", str(options["policy"]), POLICIES))
+    return options
+
+
+class Room:
+    """Raises: EngineError when the device or the dtype is not here."""
+
+    def __init__(self, config: EngineConfig, model: ModelConfig, options: dict[str, Any]) -> None:
+        self.device = _device(options.get("device"))
+        self.dtype = _dtype(config.dtype, self.device)
+        on_gpu = self.device.type == "cuda"
+        if self.device.type == "cpu":
+            torch.set_num_threads(int(options.get("threads") or default_threads()))
+        self.block_size = config.block_size or BLOCK_SIZE
+        self.max_num_seqs = config.max_num_seqs or (GPU_NUM_SEQS if on_gpu else CPU_NUM_SEQS)
+        self.token_budget = max(
+            config.token_budget or (GPU_TOKEN_BUDGET if on_gpu else CPU_TOKEN_BUDGET), self.max_num_seqs
+        )
+        kv_tokens = config.kv_tokens or max(CPU_KV_TOKENS, config.max_model_len or 0)
+        if on_gpu and not config.kv_tokens:
+            kv_tokens = self._gpu_kv_tokens(model, config.max_model_len)
+        self.num_blocks = -(-kv_tokens // self.block_size)
+        # One sequence can be as long as the whole cache.
+        self.max_model_len = min(
+            config.max_model_len or model.max_model_len, model.max_model_len, self.num_blocks * self.block_size
+        )
+
+    @property
+    def device_name(self) -> str:
+        return torch.cuda.get_device_name(self.device) if self.device.type == "cuda" else self.device.type.upper()
+
+    def _gpu_kv_tokens(self, model: ModelConfig, max_model_len: int | None) -> int:
+        free, _ = torch.cuda.mem_get_info(self.device)
+        per_token = kv_bytes_per_token(model, self.dtype.itemsize)
+        most = self.max_num_seqs * (max_model_len or model.max_model_len)
+        return min(int(free * GPU_KV_SHARE) // per_token, most)
+
+
+def _device(wanted: str | None) -> torch.device:
+    here = ["cpu"]
+    here += ["cuda"] if torch.cuda.is_available() else []
+    here += ["mps"] if torch.backends.mps.is_available() else []
+    if wanted is not None and wanted.split(":")[0] not in here:
+        raise EngineError(unknown("device", wanted, here))
+    return torch.device(wanted or here[-1])
+
+
+def _dtype(wanted: str | None, device: torch.device) -> torch.dtype:
+    """float32 on a CPU and on Apple GPUs, bfloat16 on CUDA, unless somebody chose."""
+    name = wanted or ("bfloat16" if device.type == "cuda" else "float32")
+    name = DTYPES.get(name.upper(), name.lower())
+    if name not in DTYPES.values():
+        raise EngineError(unknown("dtype", name, DTYPES.values()))
+    dtype: torch.dtype = getattr(torch, name)
+    return dtype

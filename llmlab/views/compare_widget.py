@@ -1,0 +1,28 @@
+"""The widget of a comparison. To the page: `opening`, all of it as JSON, when it is made; then what is new.
+
+{"t": "k", head, cells}: all of it; {"t": "s", head or null, cells: [{i, j, from, tokens, ...}]}: what changed. From the
+page: {"t": "need" | "stop" | "vote" | "reveal" | "why", ...}. This file must not know comparisons.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import traitlets
+
+from llmlab.views.assets import script, style
+from llmlab.views.widget import Message, PlacedWidget, keep_subshell
+
+
+class CompareWidget(PlacedWidget):
+    """Draws a comparison. `answer` is called with each message of the page, in any thread."""
+
+    _esm = script("compare_widget")
+    _css = style()
+
+    opening = traitlets.Bytes().tag(sync=True)
+
+    def __init__(self, opening: bytes, answer: Callable[[Message], None]) -> None:
+        super().__init__(opening=opening)
+        keep_subshell(self)
+        self.on_msg(lambda _, message, buffers: answer(message))

@@ -1,0 +1,33 @@
+/** The widget of a comparison: messages of the kernel in, what a user wants out. */
+
+import { compareTake } from "./compare_geometry.js";
+import { showCompare } from "./compare.js";
+import { placed } from "./place.js";
+
+const decode = (bytes) => JSON.parse(new TextDecoder().decode(bytes));
+
+function render({ model, el }) {
+  const data = decode(model.get("opening"));
+  const root = document.createElement("div");
+  el.append(root);
+  const shown = showCompare(root, data, { send: (message) => model.send(message) });
+  let isAsked = false;
+  const onMessage = (_, [message]) => {
+    const news = decode(message);
+    const isWhole = compareTake(data, news);
+    if (news.t === "k") isAsked = false;
+    if (!isWhole && !isAsked) {
+      isAsked = true;
+      model.send({ t: "need" });
+    }
+    shown.changed();
+  };
+  model.on("msg:custom", onMessage);
+  model.send({ t: "need" }); // what came between the opening and now
+  return () => {
+    model.off("msg:custom", onMessage);
+    shown.destroy();
+  };
+}
+
+export default placed(render);

@@ -1,0 +1,61 @@
+/**
+ * Where a view stands in a notebook that can be read without it: in front of its frozen twin, for as long as the kernel
+ * has it. The twin is the output of the cell, an element with data-llmlab-place. This file must not draw.
+ */
+
+// JupyterLab's style of HTML outputs, which is that of Markdown: grounds under code, bands in tables.
+const MARKDOWN_STYLE = "jp-RenderedHTMLCommon";
+const PLACE_SETTLE_MS = 30; // outputs come and go several at a time
+
+/** Call mount(el) -> unmount for each place of this id, now and when one comes. Returns what ends that. */
+export function standIn(id, mount) {
+  const stands = new Map(); // twin -> {el, unmount, output}
+  let timer = null;
+  const leave = (twin) => {
+    const { el, unmount, output } = stands.get(twin);
+    stands.delete(twin);
+    unmount();
+    el.remove();
+    output?.classList.add(MARKDOWN_STYLE);
+    twin.style.display = "";
+  };
+  const settle = () => {
+    timer = null;
+    for (const twin of [...stands.keys()]) if (!twin.isConnected) leave(twin);
+    for (const twin of document.querySelectorAll(`[data-llmlab-place="${id}"]`)) {
+      if (stands.has(twin)) continue;
+      const el = document.createElement("div");
+      const output = twin.closest(`.${MARKDOWN_STYLE}`);
+      output?.classList.remove(MARKDOWN_STYLE);
+      twin.before(el);
+      twin.style.display = "none";
+      stands.set(twin, { el, unmount: mount(el), output });
+    }
+  };
+  const observer = new MutationObserver(() => (timer ??= setTimeout(settle, PLACE_SETTLE_MS)));
+  observer.observe(document.body, { childList: true, subtree: true });
+  settle();
+  return () => {
+    observer.disconnect();
+    clearTimeout(timer);
+    for (const twin of [...stands.keys()]) leave(twin);
+  };
+}
+
+/** What a widget exports: its render(), and the place in which it appears by itself. */
+export function placed(render) {
+  return {
+    initialize({ model }) {
+      const settle = () => {
+        stop();
+        const id = model.get("place");
+        stop = id ? standIn(id, (el) => render({ model, el })) : () => {};
+      };
+      let stop = () => {};
+      settle();
+      model.on("change:place", settle);
+      return () => stop();
+    },
+    render,
+  };
+}

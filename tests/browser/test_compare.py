@@ -1,0 +1,142 @@
+"""A comparison in a real JupyterLab: columns fill, marks stand in them, Stop works, it is read without a kernel."""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Callable
+from pathlib import Path
+
+import nbformat
+import pytest
+from jupyter_lab import Notebook, Server
+from playwright.sync_api import Locator, expect
+
+pytestmark = [pytest.mark.browser, pytest.mark.timeout(290)]
+
+Open = Callable[..., Notebook]
+ROOT = Path(__file__).resolve().parents[2]
+NUM_PROMPTS = 20
+HOSTILE = "<img src=x onerror=window.owned=1>"
+# Two quants on llama.cpp, and vLLM as it was recorded: 20 prompts of that recording.
+ENGINES = f"""import json, llmlab
+%load_ext llmlab
+for quant in ("Q8_0", "Q4_0"):
+    llmlab.load("smollm2-135m", engine="llamacpp", quant=quant, name=quant, ctx=512)
+recorded = llmlab.recorded("burst_of_64")
+recorded.save("recorded.jsonl.gz")
+llmlab.load("recorded.jsonl.gz", name="vLLM")
+prompts = [{{"prompt": r.prompt_text, "raw": True}} for r in recorded.request_records[:{NUM_PROMPTS}]]"""
+START = """found = llmlab.compare(prompts, ["Q8_0", "Q4_0", "vLLM"], max_tokens=6, wait=False)
+found"""
+TOLD = """rows = [[p.prompt, p.columns[1], p.index] for p in found.known_partings()]
+ids = [[[t for t in (r.token_ids if r else ())] for r in row] for row in found.results]
+print(json.dumps({"rows": rows, "ids": ids}))"""
+
+
+def columns(output: Locator) -> Locator:
+    return output.locator(".llmlab-compare-column")
+
+
+def test_twenty_prompts_on_two_quants_and_two_engines_stream_part_and_stay(notebook: Open, server: Server):
+    opened = notebook("compare.ipynb", ENGINES, START, "n = len(found.wait().prompts)", TOLD)
+    opened.run_cell(0)
+    opened.start_cell(1)
+    output = opened.output(1)
+    expect(columns(output)).to_have_count(3, timeout=30_000)
+    expect(output.locator(".llmlab-compare-name b")).to_have_text(["Q8_0", "Q4_0", "vLLM"])
+    expect(columns(output).first.locator(".llmlab-compare-text")).not_to_be_empty(timeout=30_000)
+    expect(output.locator(".llmlab-compare-list tbody tr")).to_have_count(NUM_PROMPTS)
+    expect(output.locator(".llmlab-compare-bar .llmlab-stop")).to_be_visible()
+    opened.run_cell(2)
+    opened.run_cell(3)
+
+    told = json.loads(opened.output(3).first.inner_text())
+    by_hand = [
+        [i, j, next((k for k, (x, y) in enumerate(zip(row[0], row[j], strict=False)) if x != y),
+                    min(len(row[0]), len(row[j])))]
+        for i, row in enumerate(told["ids"]) for j in (1, 2) if row[0] != row[j]
+    ]  # fmt: skip
+    assert told["rows"] == by_hand and by_hand
+    prompt, _, index = by_hand[0]
+    output.get_by_role("button", name=f"Show prompt {prompt + 1}", exact=True).click()
+    mark = output.locator(".llmlab-compare-parts").first
+    expect(mark).to_have_attribute("title", f"first different token, index {index}")
+    expect(output.locator(".llmlab-compare-evidence h3")).to_have_text(re.compile(r"First difference: token \d+"))
+    expect(output.locator(".llmlab-compare-evidence .llmlab-figures").first).to_contain_text("tested")
+    expect(output.locator(".llmlab-compare-list tbody td", has_text=f"◆ {index}").first).to_be_visible()
+
+    saved = opened.saved()
+    html = saved.cells[1].outputs[0]["data"]["text/html"]
+    assert "widget-view" not in "".join(saved.cells[1].outputs[0]["data"])
+    assert "<script" not in html
+    server.end_kernels()
+    saved.cells = saved.cells[1:2]
+    nbformat.write(saved, server.root / "compare_again.ipynb")
+    again = Notebook(opened.page, server, "compare_again.ipynb").output(0)
+    expect(again.locator("table").first).to_contain_text("Q4_0")
+    expect(again.locator("details[open]").first).to_contain_text("First difference: token")
+    expect(again.locator("details").first).to_contain_text("◆")
+
+
+def test_stop_ends_one_column_then_all_and_no_text_becomes_markup(notebook: Open):
+    opened = notebook(
+        "compare_stop.ipynb",
+        """import json, sys, llmlab
+%load_ext llmlab
+for name in "ab":
+    llmlab.load("smollm2-135m", engine="llamacpp", quant="Q4_1", name=name, ctx=2048)""",
+        f"%%llm compare -e a b --together -n 1500 --no-causes -o found\nRepeat: {HOSTILE}",
+        "print(json.dumps([[r.finish_reason, r.num_output_tokens] for r in found.results[0]]))",
+    )
+    opened.run_cell(0)
+    opened.start_cell(1)
+    output = opened.output(1)
+    expect(columns(output)).to_have_count(2, timeout=30_000)
+    expect(columns(output).nth(1).locator(".llmlab-compare-text")).not_to_be_empty(timeout=30_000)
+    output.get_by_role("button", name="Stop a", exact=True).click()
+    expect(columns(output).first.locator(".llmlab-compare-end")).to_have_text("stopped", timeout=10_000)
+    second = columns(output).nth(1)
+    expect(second.get_by_role("button", name="Stop b")).to_be_visible()
+    come = second.locator(".llmlab-compare-figures").inner_text()
+    expect(second.locator(".llmlab-compare-figures")).not_to_have_text(come, use_inner_text=True, timeout=10_000)
+    output.locator(".llmlab-compare-bar .llmlab-stop").click()
+    opened.wait_idle()
+    opened.run_cell(2)
+    ends = json.loads(opened.output(2).first.inner_text())
+    assert [reason for reason, _ in ends] == ["interrupted", "interrupted"]
+    assert all(num_tokens > 0 for _, num_tokens in ends)
+    assert opened.page.evaluate("() => window.owned") is None
+
+
+def test_the_panel_is_filled_in_and_run_with_the_keyboard_alone(notebook: Open):
+    fake = f"""import sys, llmlab
+options = {{"step_s": 0.02}}
+sys.path.append({str(ROOT / "tests" / "engines")!r})
+for name in "ab":
+    llmlab.load("letters", engine="fake_engine:FakeEngine", name=name, isolation="inline", options=options)"""
+    opened = notebook("panel.ipynb", fake, "panel = llmlab.panel()\npanel", "print(panel.comparison['a'][0].text)")
+    opened.run_cell(0)
+    opened.run_cell(1)
+    output, keyboard = opened.output(1), opened.page.keyboard
+    prompt = output.get_by_label("Prompt (Ctrl + Enter runs)")
+    expect(prompt).to_be_visible(timeout=20_000)
+    prompt.focus()
+    keyboard.press("Control+A")
+    keyboard.type("xdd")  # d, d and x would delete and cut the cell
+    keyboard.press("Shift+Tab")
+    keyboard.press("Space")  # together
+    keyboard.press("Tab")
+    keyboard.press("Control+Enter")
+    expect(columns(output)).to_have_count(2, timeout=20_000)
+    expect(output.get_by_role("tab")).to_have_count(3, timeout=20_000)
+    expect(columns(output).first.locator(".llmlab-compare-text")).to_contain_text("xddxdd", timeout=20_000)
+    output.get_by_role("tab", name="Answers").focus()
+    keyboard.press("ArrowRight")
+    expect(output.get_by_role("tab", name="KV cache and timeline: a")).to_be_focused()
+    expect(output.locator(".llmlab-kv canvas").first).to_be_visible(timeout=20_000)
+    keyboard.press("Home")
+    expect(columns(output).first).to_be_visible()
+    opened.run_cell(2)
+    assert opened.output(2).first.inner_text().startswith("xdd")
+    assert opened.page.locator(".jp-CodeCell").count() == 3

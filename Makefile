@@ -12,8 +12,9 @@ PYTEST := $(BIN)/python -m pytest
 
 FAST := not slow and not browser and not gpu and not soak
 ALL := not gpu and not soak
-# Most of these tests wait for an engine or a browser to start: two files at a time take half as long. How many: WORKERS=1
+# Many tests wait for an engine or a browser to start: two files at a time take half as long. One: make test WORKERS=1
 WORKERS := 2
+SHARED := -n $(WORKERS) --dist loadfile
 # `make check test` (as CI does) runs the fast tests once.
 TEST := $(if $(filter check,$(MAKECMDGOALS)),(slow or browser) and $(ALL),$(ALL))
 
@@ -29,7 +30,7 @@ build/quickstart.html: $(VENV)/.lab notebooks/00_quickstart.ipynb $(shell find l
 	$(BIN)/llmlab demo
 
 check: lint js
-	$(PYTEST) -m "$(FAST)"
+	$(PYTEST) -m "$(FAST)" $(SHARED)
 
 lint: $(VENV)/.dev
 	$(BIN)/ruff check .
@@ -42,7 +43,7 @@ js:
 	else node --test tests/js/*.test.js; fi
 
 test: $(VENV)/.dev
-	$(PYTEST) -m "$(TEST)" -n $(WORKERS) --dist loadfile
+	$(PYTEST) -m "$(TEST)" $(SHARED)
 
 soak: $(VENV)/.dev
 	$(PYTEST) -m soak --timeout 3600

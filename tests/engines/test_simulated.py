@@ -10,6 +10,7 @@ import pytest
 
 import llmlab
 from llmlab.engines.handle import EngineHandle
+from llmlab.engines.simulated import MAX_LAG_S
 from llmlab.errors import EngineError, RequestError
 
 RECORDED = Path(__file__).resolve().parents[2] / "datasets" / "traces" / "burst_of_64.jsonl.gz"
@@ -43,7 +44,7 @@ def test_it_takes_the_time_that_its_steps_say(engine: EngineHandle):
     run.wait()
     told_s = sum(step.forward_s for step in run.trace.step_records)
     assert told_s > 0.2  # 269 MB at 24 GB/s for each of 30 tokens
-    assert time.monotonic() - started >= told_s
+    assert time.monotonic() - started >= told_s - MAX_LAG_S  # the first step may begin where the last one ended
 
 
 def test_a_stop_ends_the_answer_and_the_engine_goes_on(engine: EngineHandle):

@@ -12,9 +12,6 @@ PYTEST := $(BIN)/python -m pytest
 
 FAST := not slow and not browser and not gpu and not soak
 ALL := not gpu and not soak
-# Many tests wait for an engine or a browser to start: two files at a time take half as long. One: make test WORKERS=1
-WORKERS := 2
-SHARED := -n $(WORKERS) --dist loadfile
 # `make check test` (as CI does) runs the fast tests once.
 TEST := $(if $(filter check,$(MAKECMDGOALS)),(slow or browser) and $(ALL),$(ALL))
 
@@ -29,8 +26,9 @@ demo: build/quickstart.html
 build/quickstart.html: $(VENV)/.lab notebooks/00_quickstart.ipynb $(shell find llmlab -name '*.py')
 	$(BIN)/llmlab demo
 
+# Two files at a time; the slow tests would only take the processor from each other.
 check: lint js
-	$(PYTEST) -m "$(FAST)" $(SHARED)
+	$(PYTEST) -m "$(FAST)" -n 2 --dist loadfile
 
 lint: $(VENV)/.dev
 	$(BIN)/ruff check .
@@ -43,7 +41,7 @@ js:
 	else node --test tests/js/*.test.js; fi
 
 test: $(VENV)/.dev
-	$(PYTEST) -m "$(TEST)" $(SHARED)
+	$(PYTEST) -m "$(TEST)"
 
 soak: $(VENV)/.dev
 	$(PYTEST) -m soak --timeout 3600

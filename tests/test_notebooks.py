@@ -17,6 +17,8 @@ ROOT = Path(__file__).resolve().parent.parent
 TWINS = sorted((ROOT / "notebooks").rglob("*.py"))
 # what a notebook loads that does not run everywhere
 NEEDS_VLLM = ("01_same_model_two_engines",)
+# what measures, a minute or two each
+LONG = ("04_load_and_latency", "05_quantization_at_a_glance")
 
 
 def held_by_git(path: Path) -> str:
@@ -26,6 +28,10 @@ def held_by_git(path: Path) -> str:
     """
     shown = subprocess.run(["git", "show", f":./{path.name}"], cwd=path.parent, capture_output=True, text=True)
     return shown.stdout if shown.returncode == 0 else path.read_text()
+
+
+def in_time(name: str) -> pytest.MarkDecorator:
+    return pytest.mark.soak if name in LONG else pytest.mark.slow
 
 
 def test_there_is_a_quickstart_to_open():
@@ -57,8 +63,7 @@ def test_a_notebook_begins_with_what_one_will_be_able_to_explain_and_has_short_c
     assert max(lengths) <= 12
 
 
-@pytest.mark.slow
-@pytest.mark.parametrize("twin", TWINS, ids=lambda path: path.stem)
+@pytest.mark.parametrize("twin", [pytest.param(t, marks=in_time(t.stem), id=t.stem) for t in TWINS])
 def test_a_notebook_runs_from_top_to_bottom_without_network(twin: Path, monkeypatch: pytest.MonkeyPatch):
     if twin.stem in NEEDS_VLLM and (lack := missing("vllm")):
         pytest.skip(lack)

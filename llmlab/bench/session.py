@@ -58,14 +58,22 @@ class Session:
                 self._note(handle, where, str(error))
         for reason in drive.refusals[:1]:
             self._note(handle, where, reason)
-        trace = drive.trace
-        if any(step.tokens for step in trace.step_records):
-            self.measurements.append(
-                measurement_of(
-                    trace, spent, engine=handle.name, load=load, repeat=repeat, num_requests=plan.num_requests,
-                    slo=self._slo, stopped=stop is not None,
-                )
+
+        def figures() -> Measurement | None:
+            trace = drive.trace
+            if not any(step.tokens for step in trace.step_records):
+                return None
+            return measurement_of(
+                trace, spent, engine=handle.name, load=load, repeat=repeat, num_requests=plan.num_requests,
+                slo=self._slo, stopped=stop is not None,
             )  # fmt: skip
+
+        try:
+            found = figures()
+        except KeyboardInterrupt as pressed:  # all had come: what was measured is worth the second look
+            found, stop = figures(), pressed
+        if found is not None:
+            self.measurements.append(found)
         self._watch.finish(plan.num_requests)
         if stop is not None:
             raise stop

@@ -318,7 +318,7 @@ def compare_with_transformers(on: Any, reference: Any, asked: list[str], num_tok
         assert np.abs(on.logits(whole[0].tolist()) - expected).max() < 1e-3, prompt
 
 
-@pytest.mark.slow
+@pytest.mark.soak
 def test_6_prompts_of_24_greedy_tokens_are_those_of_transformers(smollm, reference):
     asked = [f"Question {i}: what makes the number {i * 7} interesting? Answer:" for i in range(6)]
     compare_with_transformers(smollm, reference, asked, 24)

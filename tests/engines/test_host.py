@@ -249,7 +249,7 @@ stream = lambda prompt, **options: list(eng.stream(prompt, **options))
 batch = lambda prompt, **options: eng.batch([prompt] * 8, **options).wait()
 tokens = lambda prompt, **options: list(eng.batch([prompt] * 8, **options))
 for ask in (eng.generate, stream, batch, tokens):
-    for delay_s in (0.001, 0.05, 0.3):
+    for delay_s in (0.01, 0.05, 0.3):
         threading.Timer(delay_s, os.kill, (os.getpid(), signal.SIGINT)).start()
         try:
             ask("abc", max_tokens=240)

@@ -17,7 +17,8 @@ os.environ.setdefault("GOMP_SPINCOUNT", "1000")
 from benchmarks.harness import Bound, Series, write
 from llmlab import models
 from llmlab.engines.base import EngineConfig
-from llmlab.engines.llamacpp import KEPT_TOKENS, LlamaCppEngine
+from llmlab.engines.llamacpp import LlamaCppEngine
+from llmlab.scheduling.cell_pool import KEPT_TOKENS
 from llmlab.trace import Request
 
 KEPT = (0, KEPT_TOKENS, 500, 1000)

@@ -12,26 +12,23 @@ from __future__ import annotations
 import argparse
 import json
 import os
-import signal
-import socket
 import subprocess
 import sys
 import tempfile
-import time
-import urllib.request
-from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager
 from pathlib import Path
 
 from msgspec.structs import replace
 
 import llmlab
+from benchmarks.bench_vllm import CPU_ENVIRONMENT
 from benchmarks.harness import RESULTS, Bound, Series, write
 from llmlab import models
 from llmlab.bench import Bench, workload
 from llmlab.bench.drive import ids_of
 from llmlab.bench.plan import Plan, plan_of
 from llmlab.engines.handle import EngineHandle
+from tests.engines.vllm_serving import served
 
 OUTPUTS = RESULTS / "load_generator"
 NUM_USERS, NUM_REQUESTS, SEED = 4, 32, 0
@@ -54,60 +51,19 @@ parser = argparse.ArgumentParser()
 add_cli_args(parser)
 main(parser.parse_args())
 """
-ENVIRONMENT = {
-    "OMP_NUM_THREADS": "1",
-    "VLLM_CPU_OMP_THREADS_BIND": "nobind",
-    "GOMP_SPINCOUNT": "1000",
-    "TORCH_COMPILE_DISABLE": "1",
+ENVIRONMENT = CPU_ENVIRONMENT | {
     "VLLM_CPU_KVCACHE_SPACE": "1",
     "VLLM_NO_USAGE_STATS": "1",
     "HF_HUB_OFFLINE": "1",
 }
 
 
-@contextmanager
-def server(log: Path) -> Iterator[str]:
+def server(log: Path) -> AbstractContextManager[str]:
     """The address of a plain `vllm serve` of the embedded model."""
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
     flags = [part for name, value in SETTINGS.items() for part in (f"--{name.replace('_', '-')}", str(value))]
-    command = [
-        sys.executable,
-        "-m",
-        "vllm.entrypoints.openai.api_server",
-        "--model",
-        str(models.get("smollm2-135m").hf_dir),
-    ]
-    command += [
-        "--enforce-eager",
-        "--no-enable-prefix-caching",
-        "--num-gpu-blocks-override",
-        str(NUM_BLOCKS + 1),
-        *flags,
-    ]
-    command += ["--host", "127.0.0.1", "--port", str(port), "--served-model-name", "smollm2-135m"]
-    with open(log, "wb") as output:
-        process = subprocess.Popen(
-            command, env=os.environ | ENVIRONMENT, stdout=output, stderr=subprocess.STDOUT, start_new_session=True
-        )
-    try:
-        url, end = f"http://127.0.0.1:{port}", time.monotonic() + START_S
-        while process.poll() is None and time.monotonic() < end:
-            try:
-                urllib.request.urlopen(f"{url}/health", timeout=2)
-                break
-            except OSError:
-                time.sleep(1)
-        else:
-            raise RuntimeError(f"vllm serve did not start:\n{log.read_text()[-3000:]}")
-        yield url
-    finally:
-        process.terminate()
-        try:
-            process.wait(60)
-        except subprocess.TimeoutExpired:
-            os.killpg(process.pid, signal.SIGKILL)  # its engine core too
+    flags += ["--enforce-eager", "--no-enable-prefix-caching", "--num-gpu-blocks-override", str(NUM_BLOCKS + 1)]
+    flags += ["--served-model-name", "smollm2-135m"]
+    return served(models.get("smollm2-135m").hf_dir, log, flags, environment=ENVIRONMENT, start_s=START_S)
 
 
 def handle() -> EngineHandle:
@@ -121,10 +77,10 @@ def handle() -> EngineHandle:
 
 def write_prompts(plan: Plan, engine: EngineHandle, path: Path) -> None:
     """The requests of a plan as `vllm bench serve --dataset-name custom` reads them: rendered text, answer length."""
-    lines = []
+    lines, form = [], engine.chat_format()
     for talk in plan.talks:
         turn = talk.turns[0]
-        ids = ids_of(engine, [*talk.opening(), {"role": "user", "content": turn.text}])
+        ids = ids_of(engine, form, [*talk.opening(), {"role": "user", "content": turn.text}])
         text = engine.detokenize(ids)
         assert engine.tokenize(text) == ids
         lines.append(json.dumps({"prompt": text, "output_tokens": turn.num_tokens}))

@@ -3,8 +3,9 @@
     python -m benchmarks.bench_torch                   # CPU: SmolLM2 in float32, 16 requests
     python -m benchmarks.bench_torch --gpu smollm2     # one GPU, bfloat16, CUDA graphs: 64 and 256 requests, vLLM only
 
-Greedy, every answer as long as asked for; no two prompts are alike. Each peer is a fresh process that loads once; the
-peers take turns. What tracing costs is measured inside the engine: the time for deltas and records, of a step.
+Greedy, every answer as long as asked for; no two prompts are alike. Each peer is a process of its own; all are loaded,
+and they take turns round by round: a ratio is the median of the ratios of neighbours. What tracing costs
+is measured inside the engine: the time for deltas and records, of a step.
 """
 
 from __future__ import annotations
@@ -17,11 +18,22 @@ from collections.abc import Callable
 from dataclasses import replace
 from typing import Any
 
-from benchmarks.bench_vllm import MODEL, SCALES, Scale, as_shipped, prompts
+from benchmarks.bench_vllm import (
+    MODEL,
+    SCALES,
+    WARM_UP_TOKENS,
+    Scale,
+    Serve,
+    answer_as,
+    as_shipped,
+    in_turns,
+    paired,
+    prompts,
+    set_environment,
+)
 from benchmarks.harness import Bound, Series, in_fresh_process, write
 from llmlab import models
 
-Serve = Callable[[list[list[int]], int], int]
 NUM_TRACED_STEPS = 48
 _CPU, _GPU = SCALES["cpu"], SCALES["smollm2"]
 TORCH_SCALES = {
@@ -79,21 +91,6 @@ PEERS: dict[str, Callable[[Scale], Serve]] = {
 }
 
 
-def measure_peer(peer: str, scale: Scale, rounds: int) -> dict[str, list[float]]:
-    """Output tokens per second, [rounds] for each batch size."""
-    serve = PEERS[peer](scale)
-    for number in scale.batch_sizes:  # every batch size once, as long as it will be: CUDA graphs are recorded here
-        serve(prompts(number, scale, 0), scale.num_output_tokens if peer == OURS else 8)
-    rates: dict[str, list[float]] = {}
-    for turn in range(rounds):
-        for number in scale.batch_sizes:
-            asked = prompts(number, scale, 1 + turn)
-            started = time.perf_counter()
-            num_tokens = serve(asked, scale.num_output_tokens)
-            rates.setdefault(str(number), []).append(num_tokens / (time.perf_counter() - started))
-    return rates
-
-
 def measure_tracing(scale: Scale, rounds: int) -> dict[str, list[float]]:
     """The engine without host. For each batch size: what deltas, records and roofline points take, in % of a step; and
     the growth of the KV cache over the rounds, in bytes.
@@ -147,27 +144,17 @@ def measure_tracing(scale: Scale, rounds: int) -> dict[str, list[float]]:
     return found
 
 
-def compared(scale_name: str, turns: int, rounds: int) -> tuple[list[Series], list[Bound]]:
+def compared(scale_name: str, rounds: int) -> tuple[list[Series], list[Bound]]:
     scale = TORCH_SCALES[scale_name]
     peers = [VLLM, OURS] + ([ONE_BY_ONE] if scale_name == "cpu" else [])
-    series = {
-        (peer, number): Series(f"{scale.label}, {number} requests: {peer}", "tok/s")
-        for peer in peers
-        for number in scale.batch_sizes
-    }
-    for turn in range(turns):
-        for peer in peers[:: 1 if turn % 2 else -1]:
-            rates: Any = _in_fresh_process(scale_name, peer, rounds)
-            for number in scale.batch_sizes:
-                series[peer, number].values += rates[str(number)]
-                print(series[peer, number].name, series[peer, number], flush=True)
+    series = in_turns(__file__, scale, {peer: _arguments(peer, scale_name) for peer in peers}, rounds)
     bounds = []
     for number in scale.batch_sizes:
-        ours, where = series[OURS, number].median, f"{scale.label}, {number} requests: llmlab torch against"
-        bounds.append(Bound(f"{where} vLLM as shipped", ours / series[VLLM, number].median, scale.bound))
+        ours, where = series[OURS, number], f"{scale.label}, {number} requests: llmlab torch against"
+        bounds.append(Bound(f"{where} vLLM as shipped", paired(ours, series[VLLM, number]), scale.bound))
         if ONE_BY_ONE in peers:
-            bounds.append(Bound(f"{where} transformers", ours / series[ONE_BY_ONE, number].median, 3.0))
-    traced = _in_fresh_process(scale_name, "tracing", rounds)
+            bounds.append(Bound(f"{where} transformers", paired(ours, series[ONE_BY_ONE, number]), 3.0))
+    traced: Any = in_fresh_process(__file__, "--rounds", str(rounds), *_arguments("tracing", scale_name))
     more = []
     for name, values in traced.items():
         number, what = name.split()
@@ -179,36 +166,29 @@ def compared(scale_name: str, turns: int, rounds: int) -> tuple[list[Series], li
     return [*series.values(), *more], bounds
 
 
-def _in_fresh_process(scale_name: str, peer: str, rounds: int) -> dict[str, Any]:
-    scale = ["--gpu", scale_name] if scale_name != "cpu" else []
-    return in_fresh_process(__file__, "--peer", peer, "--rounds", str(rounds), *scale)
+def _arguments(peer: str, scale_name: str) -> list[str]:
+    return ["--peer", peer, *(["--gpu", scale_name] if scale_name != "cpu" else [])]
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--gpu", choices=[name for name in TORCH_SCALES if name != "cpu"])
-    parser.add_argument("--turns", type=int, help="processes for each peer")
-    parser.add_argument("--rounds", type=int, default=3, help="measurements in each process")
+    parser.add_argument("--rounds", type=int, default=8, help="measurements of each peer")
     parser.add_argument("--peer", choices=[*PEERS, "tracing"], help=argparse.SUPPRESS)
     arguments = parser.parse_args()
     scale_name = arguments.gpu or "cpu"
-    os.environ.setdefault("VLLM_LOGGING_LEVEL", "ERROR")
-    if scale_name == "cpu":
-        # the environment that our vLLM engine sets for itself, for every peer; one thread computes, one core is left
-        os.environ |= {"VLLM_CPU_OMP_THREADS_BIND": "nobind", "TORCH_COMPILE_DISABLE": "1", "GOMP_SPINCOUNT": "1000"}
-        os.environ["OMP_NUM_THREADS"] = "1"
+    scale = TORCH_SCALES[scale_name]
+    set_environment(scale_name)
     if arguments.peer == "tracing":
-        print(json.dumps(measure_tracing(TORCH_SCALES[scale_name], arguments.rounds)))
+        print(json.dumps(measure_tracing(scale, arguments.rounds)))
     elif arguments.peer:
-        print(json.dumps(measure_peer(arguments.peer, TORCH_SCALES[scale_name], arguments.rounds)))
+        # As long as it will be for ours: it records its CUDA graphs then.
+        warm_up_tokens = scale.num_output_tokens if arguments.peer == OURS else WARM_UP_TOKENS
+        answer_as(PEERS[arguments.peer](scale), scale, warm_up_tokens=warm_up_tokens)
     else:
-        turns = arguments.turns or (3 if scale_name == "cpu" else 2)
         title = "Our torch engine against vLLM" + (" and transformers" if scale_name == "cpu" else "")
-        write(
-            "torch_cpu" if scale_name == "cpu" else f"torch_gpu_{scale_name}",
-            title,
-            *compared(scale_name, turns, arguments.rounds),
-        )
+        name = "torch_cpu" if scale_name == "cpu" else f"torch_gpu_{scale_name}"
+        write(name, title, *compared(scale_name, arguments.rounds))
 
 
 if __name__ == "__main__":

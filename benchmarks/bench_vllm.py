@@ -20,7 +20,7 @@ import os
 import random
 import statistics
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -32,6 +32,13 @@ MODEL = "smollm2-135m"
 WARM_UP_TOKENS = 8
 _SERIAL = itertools.count()
 Serve = Callable[[list[list[int]], int], int]
+# What our engine sets for itself, for every peer; one thread computes, one core is left.
+CPU_ENVIRONMENT = {
+    "OMP_NUM_THREADS": "1",
+    "VLLM_CPU_OMP_THREADS_BIND": "nobind",
+    "GOMP_SPINCOUNT": "1000",
+    "TORCH_COMPILE_DISABLE": "1",
+}
 # The shape of Llama-3-8B with random weights: how fast a step is does not depend on their values.
 SHAPE_8B = {
     "hidden_size": 4096,
@@ -87,6 +94,13 @@ SCALES = {
 }
 
 
+def set_environment(scale_name: str) -> None:
+    """For this process, and for the peers that it starts."""
+    os.environ.setdefault("VLLM_LOGGING_LEVEL", "ERROR")
+    if scale_name == "cpu":
+        os.environ |= CPU_ENVIRONMENT
+
+
 def prompts(number: int, scale: Scale, seed: int) -> list[list[int]]:
     """Random tokens: no two prompts share a prefix, whether of one seed or of several."""
     rng = random.Random(1000 * seed + number)
@@ -133,15 +147,17 @@ def through_handle(scale: Scale, options: dict[str, Any]) -> Serve:
 PEERS = {"vLLM as shipped": as_shipped, "llmlab": through_handle}
 
 
-def answer_as(peer: str, scale: Scale, options: dict[str, Any]) -> None:
-    """What the process of a peer does: output tokens per second for each [number of requests, seed] it is asked."""
-    serve = PEERS[peer](scale, options)
+def answer_as(serve: Serve, scale: Scale, *, warm_up_tokens: int = WARM_UP_TOKENS) -> None:
+    """What the process of a peer does: output tokens per second for each [number of requests, seed] it is asked.
+
+    Seed 0 warms up: answers of `warm_up_tokens`.
+    """
 
     def answer(question: list[int]) -> float:
         number, seed = question
         asked = prompts(number, scale, seed)
         started = time.perf_counter()
-        num_tokens = serve(asked, scale.num_output_tokens if seed else WARM_UP_TOKENS)
+        num_tokens = serve(asked, scale.num_output_tokens if seed else warm_up_tokens)
         return num_tokens / (time.perf_counter() - started)
 
     answer_questions(answer)
@@ -226,18 +242,19 @@ def _timed(tracer: Any) -> dict[str, float]:
 
 
 def in_turns(
-    scale_name: str, peers: dict[str, tuple[str, dict[str, Any]]], rounds: int
+    script: str, scale: Scale, peers: Mapping[str, Sequence[str]], rounds: int
 ) -> dict[tuple[str, int], Series]:
-    """Rates of each peer and batch size, [rounds]. `peers`: what it is called here -> which of PEERS, its options."""
-    scale = SCALES[scale_name]
+    """Rates of each peer and batch size, [rounds]. `peers`: what it is called here -> the arguments with which
+    `script` runs answer_as() for it.
+    """
     series = {
         (peer, number): Series(f"{scale.label}, {number} requests: {peer}", "tok/s")
         for peer in peers
         for number in scale.batch_sizes
     }
     workers = {}
-    for peer, (kind, options) in peers.items():
-        workers[peer] = Worker(__file__, "--peer", kind, *_arguments(scale_name, options))
+    for peer, arguments in peers.items():
+        workers[peer] = Worker(script, *arguments)
         for number in scale.batch_sizes:  # before the next one is loaded: vLLM measures the free memory
             workers[peer].ask([number, 0])
     for turn in range(rounds):
@@ -254,13 +271,15 @@ def paired(one: Series, other: Series) -> float:
     return statistics.median(a / b for a, b in zip(one.values, other.values, strict=True))
 
 
-def _arguments(scale_name: str, options: dict[str, Any]) -> list[str]:
-    return ["--options", json.dumps(options), *(["--gpu", scale_name] if scale_name != "cpu" else [])]
+def _arguments(peer: str, scale_name: str, options: dict[str, Any]) -> list[str]:
+    scale = ["--gpu", scale_name] if scale_name != "cpu" else []
+    return ["--peer", peer, "--options", json.dumps(options), *scale]
 
 
 def against_vllm(scale_name: str, rounds: int) -> tuple[list[Series], list[Bound]]:
     scale = SCALES[scale_name]
-    series = in_turns(scale_name, {peer: (peer, scale.options) for peer in PEERS}, rounds)
+    peers = {peer: _arguments(peer, scale_name, scale.options) for peer in PEERS}
+    series = in_turns(__file__, scale, peers, rounds)
     bounds = [
         Bound(
             f"{scale.label}, {number} requests: llmlab against vLLM as shipped",
@@ -274,9 +293,7 @@ def against_vllm(scale_name: str, rounds: int) -> tuple[list[Series], list[Bound
 
 def cost_of_tracer(scale_name: str, rounds: int) -> tuple[list[Series], list[Bound]]:
     scale = SCALES[scale_name]
-    found: Any = in_fresh_process(
-        __file__, "--peer", "tracer", "--rounds", str(rounds), *_arguments(scale_name, scale.options)
-    )
+    found: Any = in_fresh_process(__file__, "--rounds", str(rounds), *_arguments("tracer", scale_name, scale.options))
     titles = {
         "added": "what tracing adds to a step",
         "hooks": "inside the hooks of the tracer",
@@ -295,11 +312,12 @@ def cost_of_tracer(scale_name: str, rounds: int) -> tuple[list[Series], list[Bou
 
 
 def tensor_parallel(scale_name: str, size: int, rounds: int) -> tuple[list[Series], list[Bound]]:
-    options = SCALES[scale_name].options
+    scale = SCALES[scale_name]
     one, many = "llmlab on one GPU", f"llmlab on {size} GPUs"
-    peers = {one: ("llmlab", options), many: ("llmlab", {**options, "tensor_parallel_size": size})}
-    series = in_turns(scale_name, peers, rounds)
-    most = max(SCALES[scale_name].batch_sizes)
+    options = {one: scale.options, many: {**scale.options, "tensor_parallel_size": size}}
+    peers = {peer: _arguments("llmlab", scale_name, own) for peer, own in options.items()}
+    series = in_turns(__file__, scale, peers, rounds)
+    most = max(scale.batch_sizes)
     gain = paired(series[many, most], series[one, most])
     return list(series.values()), [Bound(f"{most} requests: {size} GPUs against one", gain, 1.55)]
 
@@ -313,15 +331,12 @@ def main() -> None:
     parser.add_argument("--options", type=json.loads, default={}, help=argparse.SUPPRESS)
     arguments = parser.parse_args()
     scale_name = arguments.gpu or "cpu"
-    os.environ.setdefault("VLLM_LOGGING_LEVEL", "ERROR")
-    if scale_name == "cpu":
-        # the environment that our engine sets for itself, for the peer too; one thread computes, one core is left
-        os.environ |= {"VLLM_CPU_OMP_THREADS_BIND": "nobind", "TORCH_COMPILE_DISABLE": "1", "GOMP_SPINCOUNT": "1000"}
-        os.environ["OMP_NUM_THREADS"] = "1"
+    scale = SCALES[scale_name]
+    set_environment(scale_name)
     if arguments.peer == "tracer":
-        print(json.dumps(measure_tracer(SCALES[scale_name], arguments.options, arguments.rounds)))
+        print(json.dumps(measure_tracer(scale, arguments.options, arguments.rounds)))
     elif arguments.peer:
-        answer_as(arguments.peer, SCALES[scale_name], arguments.options)
+        answer_as(PEERS[arguments.peer](scale, arguments.options), scale)
     elif arguments.tp > 1:
         found = tensor_parallel(scale_name, arguments.tp, arguments.rounds)
         write(f"vllm_tp{arguments.tp}_{scale_name}", f"vLLM on {arguments.tp} GPUs, traced", *found)

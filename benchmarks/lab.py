@@ -107,6 +107,12 @@ class Lab:
         taken: dict[str, list[float]] = self.page.evaluate(TAKE)
         return taken
 
+    def first_draw_s(self) -> float:
+        """Unix time of the first picture since the last take(); waits until it is drawn."""
+        while not (draws := self.take()["draws"]):
+            self.wait(0.05)
+        return draws[0] / 1000
+
     def seek(self, steps: Sequence[int]) -> list[float]:
         """Milliseconds to each step of the last view."""
         return list(self.page.evaluate(SEEK, list(steps)))

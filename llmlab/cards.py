@@ -38,7 +38,7 @@ class Card:
     def __repr__(self) -> str:
         lines = [self.title] if self.title else []
         table = [list(self.columns)] if any(self.columns) else []
-        table += [[_cut(_shown(value), self.max_width) for value in row] for row in self.rows]
+        table += [[short_text(_shown(value), self.max_width) for value in row] for row in self.rows]
         return "\n".join([*lines, *_aligned(table, self._is_figures), *self.notes])
 
     def _repr_html_(self) -> str:
@@ -102,6 +102,16 @@ def seconds_text(seconds: float | None) -> str:
     return f"{seconds * 1000:.0f} ms" if seconds >= 0.00995 else f"{seconds * 1000:.1f} ms"
 
 
+def short_text(text: str, width: int) -> str:
+    r"""On one line, cut to `width` characters.
+
+    >>> short_text("a  long\nanswer", 8)
+    'a long …'
+    """
+    text = " ".join(text.split())
+    return text if len(text) <= width else text[: width - 1] + "…"
+
+
 def _row_html(tag: str, values: Iterable[object], styles: Sequence[str]) -> str:
     cells = (
         f"<{tag} style='{style}'>{with_code(_shown(value))}</{tag}>"
@@ -112,11 +122,6 @@ def _row_html(tag: str, values: Iterable[object], styles: Sequence[str]) -> str:
 
 def _shown(value: object) -> str:
     return "–" if value is None else str(value)
-
-
-def _cut(text: str, width: int) -> str:
-    text = " ".join(text.split())
-    return text if len(text) <= width else text[: width - 1] + "…"
 
 
 def _aligned(table: Sequence[Sequence[str]], is_figures: Sequence[bool]) -> list[str]:

@@ -72,7 +72,7 @@ shared = llmlab.recorded("shared_prefix")
 
 # %%
 def figures(name, run):
-    hits = sum(sum(step.prefix_hits.values()) for step in run.step_records)
+    hits = run.steps.num_prefix_hit_tokens.sum()
     waste, tps = llmlab.metrics.waste(run).last_block, llmlab.metrics.throughput_tps(run)
     return {"": name, "found": hits, "empty rest of last blocks": waste, "tok/s (simulated)": tps}
 

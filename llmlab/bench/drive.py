@@ -9,14 +9,17 @@ from __future__ import annotations
 import threading
 import time
 from collections.abc import Callable, Iterator
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from llmlab.bench.plan import Plan, Talk
 from llmlab.engines.handle import EngineHandle
 from llmlab.engines.run import Run
 from llmlab.errors import LlmlabError
-from llmlab.models.chat import render_chat
+from llmlab.models.chat import render_chat, without_second_bos
 from llmlab.trace import Trace
+
+if TYPE_CHECKING:  # it brings numpy along
+    from llmlab.models.tokenizer_files import ChatFormat
 
 POLL_S = 0.25
 # Between handing over and the first arrival: a thousand prompts have to be written down first.
@@ -35,7 +38,8 @@ class Drive:
         self._failures: list[Exception] = []
         self._stopping = threading.Event()
         # Made before the clock starts: between two steps a host should not have to read 50 prompts.
-        self._first_ids = {talk: ids_of(handle, _messages(talk.opening(), talk, 0)) for talk in plan.talks}
+        form = handle.chat_format()
+        self._first_ids = {talk: ids_of(handle, form, _messages(talk.opening(), talk, 0)) for talk in plan.talks}
 
     @property
     def num_ended(self) -> int:
@@ -124,11 +128,10 @@ def _messages(conversation: list[dict[str, str]], talk: Talk, number: int) -> li
     return [*conversation, {"role": "user", "content": talk.turns[number].text}]
 
 
-def ids_of(handle: EngineHandle, messages: list[dict[str, str]]) -> list[int]:
-    """The token ids of a conversation, as the engine's host would make them."""
-    form = handle.chat_format()
+def ids_of(handle: EngineHandle, form: ChatFormat, messages: list[dict[str, str]]) -> list[int]:
+    """The token ids of a conversation, as the engine's host would make them. `form`: that of the handle."""
     if form.template is None:
-        return handle.tokenize("\n\n".join(message["content"] for message in messages))
-    token_ids = handle.tokenize(render_chat(form.template, messages, form.bos_token, form.eos_token))
-    # A template that writes the BOS token and a tokenizer that adds it make two; models are trained on one.
-    return token_ids[1:] if len(token_ids) > 1 and form.bos_token and token_ids[0] == token_ids[1] else token_ids
+        text = "\n\n".join(message["content"] for message in messages)
+    else:
+        text = render_chat(form.template, messages, form.bos_token, form.eos_token)
+    return without_second_bos(text, handle.tokenize(text), form.bos_token)

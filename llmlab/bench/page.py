@@ -13,12 +13,12 @@ from llmlab.cards import Card, bytes_text, seconds_text, with_code
 # JupyterLab styles every table in an output (right-aligned, striped); the repeated class outweighs its rules.
 _T = ".llmlab-bench.llmlab-bench.llmlab-bench"
 CSS = f"""<style>
-.llmlab-bench{{--ink:#1b2027;--ink2:#4d5663;--line:#d5d9e0;--warn:#b3380b;--hit:#0b6b63;--paper:#fff;--sub:#f5f6f8;
+.llmlab-bench{{--ink:#1b2027;--ink2:#4d5663;--line:#d5d9e0;--warn:#b3380b;--hit:#0b6b63;--paper:#fff;
  --own0:#405aba;--own1:#b96f06;--own2:#9a377e;--own3:#4b854b;
  color:var(--ink);font:13px/1.5 var(--jp-ui-font-family,system-ui,sans-serif);font-variant-numeric:tabular-nums;
  max-width:980px}}
 body[data-jp-theme-light="false"] .llmlab-bench{{--ink:#eef1f5;--ink2:#bac2cd;--line:#3d434c;--warn:#ff9466;
- --hit:#53d3c3;--paper:#17191c;--sub:#22252a;--own0:#8fa4ff;--own1:#ee9e30;--own2:#e08cc8;--own3:#94c294}}
+ --hit:#53d3c3;--paper:#17191c;--own0:#8fa4ff;--own1:#ee9e30;--own2:#e08cc8;--own3:#94c294}}
 {_T} h2{{font-size:17px;font-weight:600;margin:26px 0 4px;color:var(--ink)}}
 {_T} h3{{font-size:15px;font-weight:600;margin:0 0 2px;color:var(--ink)}}
 {_T} p{{margin:4px 0;max-width:76ch}}
@@ -59,7 +59,7 @@ def text(result: Bench) -> str:
 
 def html(result: Bench) -> str:
     """The same with curves, for the output of a cell."""
-    return framed(f"<h3>{escape(title(result))}</h3>{engines_line(result)}{body(result)}{_list(notes_of(result))}")
+    return framed(f"<h3>{escape(title(result))}</h3>{engines_line(result)}{body(result)}{bullets(notes_of(result))}")
 
 
 def body(result: Bench) -> str:
@@ -81,7 +81,7 @@ def page(result: Bench) -> str:
     machine = "".join(f"<li>{escape(key)}: {escape(value)}</li>" for key, value in result.machine.items())
     return whole_page(title(result), framed(
         f"<h3>{escape(title(result))}</h3>{engines_line(result)}<p>{escape(result.workload.about)}</p>{body(result)}"
-        f"{_list(notes_of(result))}<h2>Machine</h2><ul>{machine}</ul>"
+        f"{bullets(notes_of(result))}<h2>Machine</h2><ul>{machine}</ul>"
     ))  # fmt: skip
 
 
@@ -116,28 +116,32 @@ def described(facts: EngineFacts) -> str:
     return " · ".join(part for part in parts if part)
 
 
-def html_table(
-    columns: Sequence[str], sections: Sequence[tuple[str, Sequence[Sequence[object]]]], words: int = 1
-) -> str:
-    """Sections of rows, each under its name ("": none). The first `words` columns are text, the others figures."""
-    lines = _row_html("th", columns, words)
+def html_table(columns: Sequence[str], sections: Sequence[tuple[str, Sequence[Sequence[object]]]]) -> str:
+    """Sections of rows, each under its name ("": none). The first column is text, the others figures."""
+    lines = _row_html("th", columns)
     for name, rows in sections:
         if name:
             lines += f'<tr><td class="llmlab-word llmlab-section" colspan="{len(columns)}">{escape(name)}</td></tr>'
-        lines += "".join(_row_html("td", values, words) for values in rows)
-    return f'<div class="llmlab-scroll"><table>{lines}</table></div>'
+        lines += "".join(_row_html("td", values) for values in rows)
+    return scrolled(lines)
 
 
-def _row_html(tag: str, values: Sequence[object], words: int) -> str:
-    kinds = (" class=llmlab-word" if i < words else "" for i in range(len(values)))
+def scrolled(rows: str) -> str:
+    """Rows as a table that scrolls by itself where the page is narrow."""
+    return f'<div class="llmlab-scroll"><table>{rows}</table></div>'
+
+
+def _row_html(tag: str, values: Sequence[object]) -> str:
+    kinds = ("" if i else " class=llmlab-word" for i in range(len(values)))
     cells = (
         f"<{tag}{kind}>{with_code('–' if v is None else str(v))}</{tag}>" for kind, v in zip(kinds, values, strict=True)
     )
     return f"<tr>{''.join(cells)}</tr>"
 
 
-def _list(notes: Sequence[str]) -> str:
-    return f"<ul>{''.join(f'<li>{with_code(note)}</li>' for note in notes)}</ul>" if notes else ""
+def bullets(lines: Sequence[str]) -> str:
+    """Lines as a list; "" without any."""
+    return f"<ul>{''.join(f'<li>{with_code(line)}</li>' for line in lines)}</ul>" if lines else ""
 
 
 def _columns(result: Bench) -> tuple[str, ...]:

@@ -6,7 +6,7 @@ This file must not know engines or how a page looks.
 from __future__ import annotations
 
 import statistics
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -84,6 +84,12 @@ class Point(msgspec.Struct, frozen=True):
         return [value for m in self.repeats if (value := figure(m)) is not None]
 
 
+def best_point(points: Sequence[Point], figure: Callable[[Point], float | None]) -> Point | None:
+    """Where a figure is highest, the last of equals; None where no point has it."""
+    known = [(value, i) for i, point in enumerate(points) if (value := figure(point)) is not None]
+    return points[max(known)[1]] if known else None
+
+
 class Bench(msgspec.Struct, frozen=True, kw_only=True):
     """Measurements of one workload on one or more engines. Engines took turns, so their speeds compare."""
 
@@ -113,10 +119,14 @@ class Bench(msgspec.Struct, frozen=True, kw_only=True):
             raise LlmlabError(unknown("engine of this measurement", engine, names))
         return tuple(point for point in self.points if point.engine == engine)
 
+    def complete_points_of(self, engine: str) -> tuple[Point, ...]:
+        """Those of points_of() at which every request was served."""
+        return tuple(point for point in self.points_of(engine) if point.is_complete)
+
     def knee(self, engine: str | None = None) -> Knee | None:
         """Where more load stops paying, for an engine (the first, if none is named); None with fewer than 3 loads."""
-        points = self.points_of(engine or self.engines[0].name)
-        known = ((p.load, p.throughput_tps, p.latency_s("e2e", 50)) for p in points if p.is_complete)
+        points = self.complete_points_of(engine or self.engines[0].name)
+        known = ((p.load, p.throughput_tps, p.latency_s("e2e", 50)) for p in points)
         return knee_of([(load, tps, e2e_s) for load, tps, e2e_s in known if tps is not None and e2e_s is not None])
 
     def table(self) -> pd.DataFrame:

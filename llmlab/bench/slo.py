@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 
 from llmlab.errors import RequestError, unknown
@@ -30,8 +30,7 @@ class Slo:
         if isinstance(limits, Slo):
             return limits
         if isinstance(limits, str):
-            pairs = [part.partition("=")[::2] for part in limits.split(",") if part.strip()]
-            limits = {name.strip(): _seconds(name, text) for name, text in pairs}
+            limits = {name: _seconds(name, text) for name, text in pairs_of(limits)}
         values = {}
         for name, limit in (limits or {}).items():
             short = name.removesuffix("_s")
@@ -53,6 +52,18 @@ class Slo:
 
     def __str__(self) -> str:
         return ", ".join(f"{name.removesuffix('_s').upper()} ≤ {limit:g} s" for name, limit in self.limits.items())
+
+
+def pairs_of(text: str) -> Iterator[tuple[str, str]]:
+    """Name and value of each NAME=value, with commas between them.
+
+    >>> list(pairs_of("ttft=1, tpot=0.1"))
+    [('ttft', '1'), ('tpot', '0.1')]
+    """
+    for part in text.split(","):
+        if part.strip():
+            name, _, value = part.partition("=")
+            yield name.strip(), value
 
 
 def _seconds(name: str, text: str) -> float:

@@ -23,9 +23,9 @@ from llmlab.bench.workloads import Workload
 from llmlab.bench.workloads import workload as workload_of
 from llmlab.doctor import doctor
 from llmlab.engines.handle import EngineHandle
-from llmlab.engines.registry import current, handles
+from llmlab.engines.registry import current, named, require_loaded
 from llmlab.engines.unloaded import rss_bytes
-from llmlab.errors import EngineError, LlmlabError, RequestError, unknown
+from llmlab.errors import EngineError, LlmlabError, RequestError
 
 # The answers of the warm-up, in tokens; and what keeps its questions apart from those of the measurement.
 WARM_UP_TOKENS, WARM_UP_SEED = 4, 7919
@@ -106,24 +106,12 @@ def _sides(engines: Engines | None) -> list[EngineHandle]:
         given = [here]
     else:
         given = [engines] if isinstance(engines, EngineHandle | str) else list(engines)
-    sides = [_named(each) if isinstance(each, str) else each for each in given]
+    sides = [named(each) if isinstance(each, str) else each for each in given]
     if not sides or len({handle.name for handle in sides}) < len(sides):
         raise RequestError(f"bench needs one or more engines, each once; got {[handle.name for handle in sides]}.")
     for handle in sides:
-        if not handle.alive:
-            raise EngineError(f"{handle.name} is not loaded any more. Load it again, or leave it out.")
-        if handle.is_paused:
-            raise RequestError(f"{handle.name} is paused. Let it run first: `%llm resume`.")
-        if handle.num_open_requests:
-            raise RequestError(f"{handle.name} has {handle.num_open_requests} requests of its own. Wait for them.")
+        require_loaded(handle).require_idle()
     return sides
-
-
-def _named(name: str) -> EngineHandle:
-    here = handles()
-    if name not in here:
-        raise EngineError(unknown("engine name", name, here))
-    return here[name]
 
 
 def _loads(sweep: Sequence[float] | float | None, workload: Workload) -> list[float]:

@@ -8,7 +8,7 @@ from __future__ import annotations
 import itertools
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
-from typing import Any
+from typing import Any, cast
 
 from llmlab.engines.handle import EngineHandle
 from llmlab.engines.precision import formats
@@ -57,11 +57,10 @@ class Asker:
 
 
 def causes_of(case: Case) -> tuple[Cause, ...]:
-    """Every cause that could be tested, in ORDER."""
-    askers = [asker for asker in case.handles if isinstance(asker, Asker)]
+    """Every cause that could be tested, in ORDER. The handles of the case are Askers."""
+    askers = cast(tuple[Asker, Asker], case.handles)
     found = [_renamed(cause, case, askers) for cause in tested(case)]
-    if len(askers) == 2:
-        found += [*_settings(case, askers[0]), *_lengths(case)]
+    found += [*_settings(case, askers[0]), *_lengths(case)]
     return tuple(sorted(_by_elimination(found, case), key=_rank))
 
 

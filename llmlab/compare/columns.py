@@ -15,10 +15,10 @@ from llmlab.engines.base import EngineConfig
 from llmlab.engines.handle import EngineHandle
 from llmlab.engines.loading import load
 from llmlab.engines.prompts import PromptMaker
-from llmlab.engines.registry import handles
+from llmlab.engines.registry import handles, named, require_loaded
 from llmlab.engines.result import Result
 from llmlab.engines.run import Run
-from llmlab.errors import ModelError, RequestError, unknown
+from llmlab.errors import ModelError, RequestError
 from llmlab.models import get
 
 MIN_COLUMNS, MAX_COLUMNS = 2, 16
@@ -52,12 +52,12 @@ class Column:
         if prompt >= len(self.places):
             return None
         run, place = self.places[prompt]
-        return run.results[place]
+        return run.result_of(place)
 
     @property
     def results(self) -> list[Result]:
         """Of the prompts that it came to, in their order."""
-        return [run.results[place] for run, place in list(self.places)]
+        return [run.result_of(place) for run, place in list(self.places)]
 
     @property
     def run(self) -> Run | None:
@@ -124,27 +124,18 @@ def _axis(name: str, value: Any) -> list[Any] | None:
 
 def _handles(engines: Engines) -> list[EngineHandle]:
     """Raises: RequestError when one is not loaded, was unloaded or is paused."""
-    here = handles()
     if engines is None:
-        engines = [handle for handle in here.values() if handle.alive]
+        engines = [handle for handle in handles().values() if handle.alive]
     elif isinstance(engines, str | EngineHandle):
         engines = [engines]
     found = []
     for engine in engines:
-        if isinstance(engine, str):
-            if engine not in here:
-                raise RequestError(unknown("engine name", engine, here) if here else _none_loaded(engine))
-            engine = here[engine]
-        if not engine.alive:
-            raise RequestError(f"{engine.name} is not loaded any more. Load it again, or leave it out.")
-        if engine.is_paused:
-            raise RequestError(f"{engine.name} is paused: no answer would come. Let it run first: `%llm resume`.")
-        found.append(engine)
+        handle = named(engine, RequestError) if isinstance(engine, str) else engine
+        require_loaded(handle, RequestError)
+        if handle.is_paused:
+            raise RequestError(f"{handle.name} is paused: no answer would come. Let it run first: `%llm resume`.")
+        found.append(handle)
     return found
-
-
-def _none_loaded(name: str) -> str:
-    return f"No engine {name!r}: none is loaded. Load one: `%llm load smollm2-135m --as {name}`."
 
 
 def _check_number(num_columns: int, asked: Sequence[EngineHandle]) -> None:

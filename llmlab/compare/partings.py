@@ -17,14 +17,13 @@ from llmlab.engines.handle import EngineHandle
 from llmlab.engines.prompts import PromptLike
 from llmlab.engines.result import Result
 from llmlab.errors import LlmlabError
-from llmlab.parity.case import NUM_ASKED, Case, Side, case_of
+from llmlab.parity.case import CUT_SHORT, Case, Side, case_of, fresh_pass
 from llmlab.parity.causes import Cause
 
 if TYPE_CHECKING:
     import pandas as pd
 
 CLOSE_CALL_KL = 0.05  # nats: below it the distribution as a whole has hardly moved
-_CUT_SHORT = (None, "interrupted", "abort", "error")
 Known = dict[int, tuple[float, str]]  # token id -> log probability, text
 Row = tuple[int, str, float | None, float | None]
 
@@ -110,7 +109,7 @@ def first_parting(a: Result, b: Result) -> int | None:
     for index, (one, other) in enumerate(zip_longest(a.tokens, b.tokens)):
         if one is None or other is None:
             shorter = a if one is None else b
-            return None if shorter.finish_reason in _CUT_SHORT else index
+            return None if shorter.finish_reason in CUT_SHORT else index
         if (one.token_id, one.text) != (other.token_id, other.text):
             return index
     return None
@@ -174,11 +173,8 @@ def _split(asked: PromptLike) -> tuple[PromptLike, dict[str, Any]]:
 def _tops(case: Case) -> list[Known]:
     """What either engine finds most likely at the token in question, in a fresh pass over the same token ids."""
     before = [*case.results[0].prompt_token_ids, *case.results[0].token_ids[: case.index]]
-    tops = []
-    for handle in case.handles:
-        fresh = handle.generate(before, max_tokens=1, temperature=0.0, logprobs=NUM_ASKED, ignore_eos=True)
-        tops.append({token_id: (logprob, text) for token_id, logprob, text in fresh.tokens[0].top})
-    return tops
+    passes = [fresh_pass(handle, before) for handle in case.handles]
+    return [{token_id: (logprob, text) for token_id, logprob, text in top} for top in passes]
 
 
 def _rows(case: Case, tops: list[Known]) -> tuple[Row, ...]:

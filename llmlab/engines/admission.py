@@ -109,9 +109,9 @@ class Admission:
         return str(messages[0]["content"])
 
     def _tokenized(self, text: str) -> list[int]:
-        token_ids = self._engine.tokenize(text)
-        # A template that writes the BOS token and a tokenizer that adds it make two; models are trained on one.
-        bos = self._engine.bos_token
-        if bos and text.startswith(bos) and len(token_ids) > 1 and token_ids[0] == token_ids[1]:
-            del token_ids[0]
-        return token_ids
+        token_ids, bos_token = self._engine.tokenize(text), self._engine.bos_token
+        if not bos_token:
+            return token_ids
+        from llmlab.models.chat import without_second_bos
+
+        return without_second_bos(text, token_ids, bos_token)

@@ -5,12 +5,12 @@ This file must not know any engine, process or socket.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field, fields
 from typing import TYPE_CHECKING, Any, Protocol, TypeAlias
 
 from llmlab.engines.decode_step import DecodeStep
-from llmlab.errors import RequestError, unknown
+from llmlab.errors import EngineError, RequestError, unknown
 from llmlab.trace import Capabilities, Header, Request, Step
 
 if TYPE_CHECKING:  # numpy takes longer to import than all of llmlab: only the host needs it to load an engine
@@ -83,6 +83,11 @@ class SamplingParams:
     # Folder of a LoRA adapter that PEFT saved, for this request alone (vLLM, torch).
     lora: str | None = None
 
+    @property
+    def structure(self) -> str | None:
+        """Which of STRUCTURES the answer is held to."""
+        return next((name for name in STRUCTURES if getattr(self, name) is not None), None)
+
     @classmethod
     def of(cls, sampling: Mapping[str, Any]) -> SamplingParams:
         """From the `sampling` of a request record.
@@ -122,6 +127,28 @@ class SamplingParams:
         given = [name for name in STRUCTURES if getattr(self, name) is not None]
         if len(given) > 1:
             raise RequestError(f"{' and '.join(given)} were given together; an answer can follow only one of them.")
+
+
+def checked_options(options: dict[str, Any], known: Collection[str]) -> dict[str, Any]:
+    """Raises: EngineError for an option that this engine does not have."""
+    for name in options:
+        if name not in known:
+            raise EngineError(unknown("option", name, known))
+    return options
+
+
+def check_prompt(request: Request, params: SamplingParams, max_model_len: int, *, is_in_use: bool) -> None:
+    """Raises: RequestError for a prompt that has no token or leaves no room for an answer, or an id in use."""
+    num_tokens = len(request.prompt_token_ids)
+    if not num_tokens:
+        raise RequestError("The prompt is empty: there is no token to start from. Give it at least one word.")
+    if num_tokens >= max_model_len:
+        raise RequestError(
+            f"Prompt is {num_tokens} tokens, max_model_len is {max_model_len} and the answer needs one more. "
+            f"Cut {num_tokens - max_model_len + 1} tokens, or load with --ctx {num_tokens + params.max_tokens}."
+        )
+    if is_in_use:
+        raise RequestError(f"request id {request.request_id!r} is in use; give each request its own.")
 
 
 def _are_texts(values: object) -> bool:

@@ -13,7 +13,7 @@ from typing import Any, NamedTuple, Protocol
 
 from llmlab.errors import TraceError
 from llmlab.models import ModelConfig, kv_bytes_per_token
-from llmlab.models.tensors import num_params
+from llmlab.models.tensors import attention_width, num_params
 from llmlab.trace import CellDelta, ScheduledRequest, Step, Trace
 from llmlab.trace.times import nobody_left, start_s
 
@@ -142,7 +142,7 @@ class RooflineCost:
     def of(cls, config: ModelConfig, machine: Machine, weights_bytes: int | None = None) -> RooflineCost:
         """A model in 16 bits, unless its weights take other bytes."""
         params = num_params(config)
-        pair_flops = 4 * config.num_layers * config.num_heads * config.head_dim
+        pair_flops = 4 * attention_width(config)
         return cls(machine, params, weights_bytes or 2 * params, kv_bytes_per_token(config), pair_flops)
 
     @property

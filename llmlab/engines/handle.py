@@ -18,6 +18,7 @@ from llmlab.engines.recorder import News
 from llmlab.engines.result import Result
 from llmlab.engines.run import Run, Stream
 from llmlab.engines.unloaded import Unloaded, rss_bytes
+from llmlab.errors import RequestError
 from llmlab.trace import Capabilities, Header, Step, Trace
 
 if TYPE_CHECKING:  # it brings numpy along
@@ -74,6 +75,13 @@ class EngineHandle:
     def num_open_requests(self) -> int:
         """Requests that have not ended."""
         return self._connection.num_open
+
+    def require_idle(self) -> None:
+        """Raises: RequestError while it is paused or has requests of its own: nothing could be measured on it."""
+        if self.is_paused:
+            raise RequestError(f"{self.name} is paused. Let it run first: `%llm resume`.")
+        if self.num_open_requests:
+            raise RequestError(f"{self.name} has {self.num_open_requests} requests of its own. Wait for them.")
 
     # ---- asking
 
@@ -170,16 +178,19 @@ class EngineHandle:
         """Logits at every position, [num_tokens, num_vocab], up to one constant a row. The engine must be idle."""
         import numpy as np
 
-        token_ids = self.tokenize(prompt) if isinstance(prompt, str) else [int(i) for i in prompt]
+        token_ids = self._ids(prompt)
         return np.asarray(self._connection.call("logits", token_ids=token_ids), dtype=np.float32)
 
     def inside(self, prompt: str | Iterable[int], *, layers: Iterable[int] | None = None) -> dict[str, Any]:
         """Attention weights, hidden states and logit lens of a text (torch engine; torch_hooks.inside() says more)."""
-        token_ids = self.tokenize(prompt) if isinstance(prompt, str) else [int(i) for i in prompt]
+        token_ids = self._ids(prompt)
         chosen = None if layers is None else list(layers)
         found = dict(self._connection.call("inside", token_ids=token_ids, layers=chosen))
         # keys of a message are text
         return {**found, "attention": {int(layer): weights for layer, weights in found["attention"].items()}}
+
+    def _ids(self, prompt: str | Iterable[int]) -> list[int]:
+        return self.tokenize(prompt) if isinstance(prompt, str) else [int(i) for i in prompt]
 
     def memory(self) -> dict[str, int]:
         """What the engine takes now, in bytes: `rss` of its process, measured; its parts, as it reports them."""
@@ -196,14 +207,12 @@ class EngineHandle:
         return recorder.slice(own=recorder.request_ids)
 
     def _trace_of(self, run: Run) -> Trace:
-        first = self._connection.recorder.num_steps if run.first_step is None else run.first_step
-        end = run.end_step if run.done and not run.died else None
-        return self._connection.recorder.slice(first, max(first, end) if end is not None else None, run.request_ids)
+        return self.trace_of((run,))
 
     def trace_of(self, runs: Collection[Run]) -> Trace:
         """What it did from the arrival of the first of these runs to the end of the last."""
         recorder, firsts = self._connection.recorder, [r.first_step for r in runs if r.first_step is not None]
-        ends = [recorder.num_steps if r.end_step is None or not r.done else r.end_step for r in runs]
+        ends = [r.end_step if r.done and not r.died and r.end_step is not None else recorder.num_steps for r in runs]
         ids = [request_id for run in runs for request_id in run.request_ids]
         return recorder.slice(min(firsts, default=recorder.num_steps), max(ends, default=None), ids)
 

@@ -57,11 +57,10 @@ def create_engine(config: EngineConfig, parts: dict[str, Any]) -> Engine:
     kind = getattr(module, class_name)
     for part in parts:
         if part not in signature(kind).parameters:
-            cells = "llama.cpp keeps its KV cache in cells, not blocks: no block pool plugs in. "
-            why = cells if (config.engine, part) == ("llamacpp", "block_pool") else ""
+            why = getattr(kind, "refuses", {}).get(part)
             raise EngineError(
-                f"{why}The {config.engine} engine takes no {part} of yours; `-e torch` takes a policy, a sampler, a "
-                "block_pool and an attention, `-e llamacpp` a policy and a sampler."
+                f"{why + ' ' if why else ''}The {config.engine} engine takes no {part} of yours; `-e torch` takes a "
+                "policy, a sampler, a block_pool and an attention, `-e llamacpp` a policy and a sampler."
             )
     engine: Engine = kind(config, **parts)
     return engine

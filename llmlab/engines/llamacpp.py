@@ -7,27 +7,24 @@ when is llmlab/scheduling; the context, the cells and the sampling have files of
 from __future__ import annotations
 
 import time
-from typing import Any, NamedTuple
+from typing import Any, ClassVar, NamedTuple
 
-from llmlab.engines.base import EngineConfig, Floats, Sampler, SamplingParams, StepOutput
+from llmlab.engines.base import EngineConfig, Floats, Sampler, SamplingParams, StepOutput, check_prompt, checked_options
 from llmlab.engines.llamacpp_cells import CellWatcher, MirroredCells, raw_reader
 from llmlab.engines.llamacpp_context import Context
 from llmlab.engines.llamacpp_library import lib
 from llmlab.engines.llamacpp_sampling import TokenSampler, logprobs
 from llmlab.engines.self_test import self_test
 from llmlab.engines.streaming import Answer
-from llmlab.errors import EngineError, RequestError, unknown
-from llmlab.scheduling.cell_pool import CellPool
+from llmlab.errors import EngineError, RequestError
+from llmlab.scheduling.cell_pool import KEPT_TOKENS, CellPool
 from llmlab.scheduling.contracts import Policy
-from llmlab.scheduling.policies import POLICIES
+from llmlab.scheduling.policies import POLICIES, check_policy
 from llmlab.scheduling.scheduler import Scheduler, StepPlan
 from llmlab.scheduling.sequence import Sequence
 from llmlab.trace import Capabilities, CellDelta, FinishReason, Header, Request, Step, Token
 
 OPTIONS = ("threads", "flash_attn", "extra_bufts", "gpu_layers", "prefix_caching", "kept_tokens", "policy", "raw_cells")
-# Finished sequences that stay for prefix sharing, in tokens; the last one stays whatever its length. Attention reads
-# every cell up to the last used one: see benchmarks/results/kept_prefixes.md for what it costs.
-KEPT_TOKENS = 128
 
 
 class _Generation(NamedTuple):
@@ -45,6 +42,8 @@ class LlamaCppEngine:
     """
 
     name = "llamacpp"
+    # parts that no class of a student can take the place of, and why
+    refuses: ClassVar = {"block_pool": "llama.cpp keeps its KV cache in cells, not blocks: no block pool plugs in."}
 
     def __init__(self, config: EngineConfig, *, policy: Policy | None = None, sampler: Sampler | None = None) -> None:
         options = _checked(config.options)
@@ -160,28 +159,12 @@ class LlamaCppEngine:
 
     def add_request(self, request: Request) -> None:
         params = SamplingParams.of(request.sampling)
-        num_tokens, limit = len(request.prompt_token_ids), self.context.max_model_len
-        if not num_tokens:
-            raise RequestError("The prompt is empty: there is no token to start from. Give it at least one word.")
+        limit = self.context.max_model_len
         self._check_ids(request.prompt_token_ids)
-        if num_tokens >= limit:
-            raise RequestError(
-                f"Prompt is {num_tokens} tokens, max_model_len is {limit} and the answer needs one more. "
-                f"Cut {num_tokens - limit + 1} tokens, or load with --ctx {num_tokens + params.max_tokens}."
-            )
-        if request.request_id in self._generations:
-            raise RequestError(f"request id {request.request_id!r} is in use; give each request its own.")
-        seq = Sequence(
-            request.request_id,
-            list(request.prompt_token_ids),
-            num_tokens,
-            user=request.user,
-            priority=request.priority,
-            salt=request.salt,
-        )
+        check_prompt(request, params, limit, is_in_use=request.request_id in self._generations)
         sampler = TokenSampler(self.context, params, self._sampler)
-        self.scheduler.add(seq)
-        answer = Answer(params, limit - num_tokens)
+        self.scheduler.add(Sequence.of(request))
+        answer = Answer(params, limit - len(request.prompt_token_ids))
         self._generations[request.request_id] = _Generation(params, sampler, answer)
 
     def abort_request(self, request_id: str) -> None:
@@ -218,13 +201,9 @@ class LlamaCppEngine:
             scheduled=shares if computed else (),
             num_scheduled_tokens=plan.num_tokens if computed else 0,
             token_budget=self.context.token_budget,
-            waiting=tuple(view.request_id for view in self.scheduler.waiting[:64]),
-            num_waiting=self.scheduler.num_waiting,
-            num_running=len(self.scheduler.running),
-            preempted=tuple(plan.preempted),
+            **self.scheduler.told(plan),
             finished=finished,
             stopped_by=stopped_by,
-            prefix_hits=plan.prefix_hits,
             tokens=tuple(tokens),
             kv=kv,
         )
@@ -316,10 +295,7 @@ class LlamaCppEngine:
 def _checked(options: dict[str, Any]) -> dict[str, Any]:
     """Raises: EngineError for an option this engine does not have."""
     if "block_pool" in options:
-        raise EngineError("llama.cpp keeps its KV cache in cells, not blocks: no block pool plugs in. Use -e torch.")
-    for name in options:
-        if name not in OPTIONS:
-            raise EngineError(unknown("option", name, OPTIONS))
-    if options.get("policy", "chunked") not in POLICIES:
-        raise EngineError(unknown("policy", options["policy"], POLICIES))
+        raise EngineError(f"{LlamaCppEngine.refuses['block_pool']} Use -e torch.")
+    checked_options(options, OPTIONS)
+    check_policy(options)
     return options

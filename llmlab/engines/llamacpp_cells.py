@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import ctypes
 import struct
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Protocol
 
@@ -18,11 +18,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from llmlab.engines.llamacpp_library import lib
-from llmlab.scheduling.cell_pool import CellPool
+from llmlab.scheduling.cell_pool import CellPool, num_attended
 from llmlab.trace import CellDelta
-from llmlab.trace.kv_state import runs
+from llmlab.trace.runs import placed_runs, runs
 
-ATTENTION_PAD = 256  # the attention kernel reads whole multiples of this many cells
 _Written = dict[str, list[tuple[int, int]]]  # request_id -> (cell, position)
 
 
@@ -163,12 +162,12 @@ class CellWatcher:
             written = self._compare(now, seats, computed, shared, freed)
         self._owner = dict(seats)
         return CellDelta(
-            written={r: tuple(_runs_with_positions(cells)) for r, cells in written.items()},
+            written={r: tuple(placed_runs(cells)) for r, cells in written.items()},
             shared={r: runs(cells) for r, cells in shared.items()},
             freed={r: runs(cells) for r, cells in freed.items()},
             num_used=self._num_used,
             num_cells=len(now.position),
-            num_attended=min(-(-self._end // ATTENTION_PAD) * ATTENTION_PAD, len(now.position)),
+            num_attended=num_attended(self._end, len(now.position)),
             head=now.head,
         )
 
@@ -240,16 +239,3 @@ def _bits(words: NDArray[np.uint64]) -> list[int]:
             out.append(i * 64 + low.bit_length() - 1)
             word ^= low
     return out
-
-
-def _runs_with_positions(cells: list[tuple[int, int]]) -> Iterator[tuple[int, int, int]]:
-    """(cell, position) pairs as (first_cell, first_position, length).
-
-    >>> list(_runs_with_positions([(4, 0), (5, 1), (6, 9)]))
-    [(4, 0, 2), (6, 9, 1)]
-    """
-    start = 0
-    for i in range(1, len(cells) + 1):
-        if i == len(cells) or cells[i] != (cells[i - 1][0] + 1, cells[i - 1][1] + 1):
-            yield (*cells[start], i - start)
-            start = i

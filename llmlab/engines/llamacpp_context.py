@@ -15,7 +15,7 @@ from llmlab.engines.base import EngineConfig
 from llmlab.engines.llamacpp_library import Batch, Model, get_logits, last_errors, lib, start_library
 from llmlab.engines.threads import default_threads
 from llmlab.errors import EngineError, unknown
-from llmlab.scheduling.cell_pool import SeatOperation
+from llmlab.scheduling.cell_pool import SeatOperation, seats_for
 
 MAX_SEATS = 256  # LLAMA_MAX_SEQ
 KV_TYPES = {"f32": lib.GGML_TYPE_F32, "f16": lib.GGML_TYPE_F16, "q8_0": lib.GGML_TYPE_Q8_0, "q4_0": lib.GGML_TYPE_Q4_0}
@@ -35,9 +35,7 @@ class Context:
             raise EngineError(unknown("KV cache dtype", self.kv_type, KV_TYPES))
         self.num_threads = int(options.get("threads") or default_threads())
         self.max_num_seqs = min(config.max_num_seqs or 16, MAX_SEATS - 1)
-        # Seats beyond those that run keep finished sequences for prefix sharing. A few: the attention kernel reads all
-        # cells up to the last used one, so 1,000 kept cells make a step of 16 requests 7 % longer.
-        self.num_seats = min(self.max_num_seqs + max(4, self.max_num_seqs // 4), MAX_SEATS)
+        self.num_seats = min(seats_for(self.max_num_seqs), MAX_SEATS)
         self.pointer = lib.llama_init_from_model(self.model.pointer, self._params(config, options))
         if not self.pointer:
             raise EngineError(f"llama.cpp cannot make a KV cache of {config.kv_tokens} tokens ({last_errors()}).")

@@ -25,6 +25,7 @@ from llmlab.errors import EngineDied, EngineError, SelfTestFailed, unknown
 from llmlab.models import Fit, Model, check_gguf, fits, get
 from llmlab.models.fit import DEFAULT_CTX_TOKENS, DTYPES
 from llmlab.models.lora import adapter_gguf, peft_folder
+from llmlab.trace.jsonl import is_trace_file
 
 __all__ = ["current", "handles", "load", "ps", "unload", "use"]
 
@@ -152,7 +153,7 @@ def load_again(handle: EngineHandle, *, model_path: str | None = None) -> Engine
 def _chosen(engine: str, model: str) -> str:
     """Raises: EngineError for an unknown engine, or when none runs here."""
     if engine == "auto":
-        if model.endswith((".jsonl", ".jsonl.gz")):
+        if is_trace_file(model):
             return "replay"
         here = [name for name in packages() if missing(name) is None]
         if not here:

@@ -36,7 +36,6 @@ class EngineLoop:
         self._inbox: SimpleQueue[wire.Command] = SimpleQueue()
         self._admission = Admission(engine)
         self._unfinished: set[str] = set()  # in the engine
-        self._silent: set[str] = set()  # of these: have no token yet
         self._ending: set[str] = set()  # of these: aborted, no step has said so yet
         self._closing = self._paused = False
         self._single_steps = 0
@@ -165,9 +164,7 @@ class EngineLoop:
             else:
                 accepted.append(request)
         if accepted:
-            new = {request.request_id for request in accepted}
-            self._unfinished |= new
-            self._silent |= new
+            self._unfinished.update(request.request_id for request in accepted)
             self._emit(wire.Accepted(tuple(accepted)))
 
     # ---- steps
@@ -192,18 +189,15 @@ class EngineLoop:
 
     def _report(self, step: StepOutput) -> None:
         self._outbox.step(step, may_wait=self._may_wait(step))
-        if step.finished:
-            for ids in (self._unfinished, self._silent, self._ending):
-                ids.difference_update(step.finished)
+        self._unfinished.difference_update(step.finished)
+        self._ending.difference_update(step.finished)
 
     def _may_wait(self, step: StepOutput) -> bool:
         """Whether nobody waits for what this step did: no first token, no prompt computed, no end."""
         if isinstance(step, DecodeStep):
             return True
-        if self._silent and (begun := self._silent.intersection(token.request_id for token in step.tokens)):
-            self._silent -= begun
-            return False
-        return not step.finished and step.num_scheduled_tokens == len(step.tokens)
+        is_decode = step.num_scheduled_tokens == len(step.tokens) and all(s.phase == "decode" for s in step.scheduled)
+        return is_decode and not step.finished
 
     def _fail(self, error: Exception) -> None:
         """A step has failed: all its requests fail with its text; the engine is emptied and goes on."""
@@ -219,8 +213,8 @@ class EngineLoop:
             except Exception:
                 traceback.print_exc(file=sys.stderr)
             else:
-                for ids in (self._unfinished, self._silent, self._ending):
-                    ids.clear()
+                self._unfinished.clear()
+                self._ending.clear()
                 return
         raise EngineError(f"The engine cannot go on after: {_sentence(error)}") from error
 

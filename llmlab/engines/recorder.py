@@ -127,7 +127,7 @@ class Recorder:
             new = self._requests.keys() - known  # mostly nothing: then nobody looks at the steps
             seen = sorted(new & _alive_ids(steps)) if new else ()
             ids = dict.fromkeys([*(i for i in own if i in new), *seen])  # in the order of `own` when they came at once
-            requests = [self._requests[i] for i in ids if i in self._requests]
+            requests = [self._requests[i] for i in ids]
         return News(sorted(requests, key=lambda r: r.arrival_s), steps, end)
 
     def opening(self, first: int, own: Collection[str] = ()) -> tuple[Trace, int]:

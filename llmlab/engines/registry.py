@@ -11,7 +11,7 @@ from dataclasses import dataclass
 
 from llmlab.engines.handle import EngineHandle
 from llmlab.engines.unloaded import Unloaded, rss_bytes
-from llmlab.errors import EngineError, unknown
+from llmlab.errors import EngineError, LlmlabError, unknown
 
 _handles: dict[str, EngineHandle] = {}  # in order of loading
 _current: str | None = None
@@ -49,10 +49,27 @@ def current() -> EngineHandle | None:
     return next(reversed(here.values()), None)
 
 
+def named(name: str, error: type[LlmlabError] = EngineError) -> EngineHandle:
+    """The engine of that name, which may have died. Raises: `error` when no engine has it."""
+    here = handles()
+    if name not in here:
+        if not here:
+            raise error(f"No engine {name!r}: none is loaded. Load one: `%llm load smollm2-135m --as {name}`.")
+        raise error(unknown("engine name", name, here))
+    return here[name]
+
+
+def require_loaded(handle: EngineHandle, error: type[LlmlabError] = EngineError) -> EngineHandle:
+    """The same handle. Raises: `error` when its engine has died or was unloaded."""
+    if not handle.alive:
+        raise error(f"{handle.name} is not loaded any more. Load it again, or leave it out.")
+    return handle
+
+
 def use(name: str) -> EngineHandle:
     """Make this engine the current one. Raises: EngineError when no engine has that name."""
     global _current
-    handle = _named(name)
+    handle = named(name)
     _current = name
     return handle
 
@@ -83,7 +100,7 @@ def unload(name: str | None = None, *, all: bool = False) -> list[Unloaded]:
     """
     if all:
         return [handle.unload() for handle in handles().values()]
-    handle = current() if name is None else _named(name)
+    handle = current() if name is None else named(name)
     if handle is None:
         raise EngineError("No engine is loaded.")
     return [handle.unload()]
@@ -115,15 +132,6 @@ def free_name(wanted: str | None, default: str) -> str:
     raise EngineError(
         f"The name {wanted!r} is taken by a loaded engine. Unload it (`%llm unload {wanted}`) or choose another (--as)."
     )
-
-
-def _named(name: str) -> EngineHandle:
-    here = handles()
-    if name not in here:
-        if not here:
-            raise EngineError(f"No engine {name!r}: none is loaded. Load one: `%llm load smollm2-135m --as {name}`.")
-        raise EngineError(unknown("engine name", name, here))
-    return here[name]
 
 
 def _unload_at_exit(pid: int) -> None:

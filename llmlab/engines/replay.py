@@ -15,9 +15,9 @@ from typing import Any
 import msgspec
 
 from llmlab.engines import replay_steps
-from llmlab.engines.base import EngineConfig, StepOutput
+from llmlab.engines.base import EngineConfig, StepOutput, checked_options
 from llmlab.engines.replay_steps import Play, renamed_kv
-from llmlab.errors import EngineError, RequestError, unknown
+from llmlab.errors import EngineError, RequestError
 from llmlab.trace import BlockDelta, CellDelta, FinishReason, Request, Step, Trace
 from llmlab.trace.kv_state import BlockState, CellState, runs
 from llmlab.trace.records import KvDelta
@@ -233,10 +233,7 @@ class ReplayEngine:
 
 def _speed(options: dict[str, Any]) -> float:
     """As a divisor of times. Raises: EngineError."""
-    for name in options:
-        if name not in OPTIONS:
-            raise EngineError(unknown("option", name, OPTIONS))
-    speed = options.get("speed", 1.0)
+    speed = checked_options(options, OPTIONS).get("speed", 1.0)
     if isinstance(speed, bool) or not isinstance(speed, (int, float)) or not speed >= 0:
         raise EngineError(f"speed is {speed!r}; it must be above 0 (2 = twice as fast), or 0 for no waiting at all.")
     return float(speed) or math.inf

@@ -87,6 +87,10 @@ class Run:
         """One result a request, in the order of the prompts; partial (finish_reason None) while it runs."""
         return [self._result(entry) for entry in self._entries.values()]
 
+    def result_of(self, index: int) -> Result:
+        """results[index], without the others."""
+        return self._result(list(self._entries.values())[index])
+
     @property
     def trace(self) -> Trace:
         """What the engine did between the arrival of the first request and the end of the last (so far)."""

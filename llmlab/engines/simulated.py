@@ -15,16 +15,17 @@ import time
 from dataclasses import replace
 from typing import Any
 
-from llmlab.engines.base import STRUCTURES, EngineConfig, SamplingParams, StepOutput
+from llmlab.engines.base import EngineConfig, SamplingParams, StepOutput, checked_options
 from llmlab.engines.cost_model import CostModel, RooflineCost, fit
 from llmlab.engines.simulated_room import Room
 from llmlab.engines.simulated_worker import Asked, SimulatedWorker
 from llmlab.engines.streaming import Answer
 from llmlab.engines.what_if import machine_named, room_of
-from llmlab.errors import EngineError, RequestError, unknown
+from llmlab.errors import EngineError, RequestError
 from llmlab.models import get, kv_bytes_per_token
 from llmlab.scheduling.contracts import Policy
 from llmlab.trace import FinishReason, Header, Request, Token, Trace
+from llmlab.trace.jsonl import is_trace_file
 
 OPTIONS = ("machine", "policy", "kv", "prefix_caching", "jitter", "mean_tokens")
 DEFAULT_MACHINE = "laptop"
@@ -52,7 +53,7 @@ class SimulatedEngine:
     def __init__(self, config: EngineConfig, *, policy: Policy | None = None) -> None:
         options = _checked(config.options)
         self.epoch_s = time.monotonic()
-        room, cost, about = _of_trace(config) if _is_trace(config.model_path) else _of_model(config, options)
+        room, cost, about = _of_trace(config) if is_trace_file(config.model_path) else _of_model(config, options)
         changes: dict[str, Any] = {
             name: options[name] for name in ("kv", "prefix_caching", "policy") if name in options
         }
@@ -95,8 +96,8 @@ class SimulatedEngine:
         limit = min(self.room.max_model_len, self._worker.scheduler.capacity_tokens)
         if num_tokens >= limit:
             raise RequestError(f"Prompt is {num_tokens} tokens, max_model_len is {limit}. Load with a larger --ctx.")
-        if structure := next((name for name in STRUCTURES if getattr(params, name) is not None), None):
-            raise RequestError(f"A simulated answer follows no {structure}. Ask a real engine: `-e llamacpp`.")
+        if params.structure:
+            raise RequestError(f"A simulated answer follows no {params.structure}. Ask a real engine: `-e llamacpp`.")
         if request.request_id in self._worker.asked:
             raise RequestError(f"request id {request.request_id!r} is in use; give each request its own.")
         self._worker.add(self._answered(request, params, limit - num_tokens))
@@ -142,17 +143,11 @@ class SimulatedEngine:
 
 def _checked(options: dict[str, Any]) -> dict[str, Any]:
     """Raises: EngineError for an option this engine does not have."""
-    for name in options:
-        if name not in OPTIONS:
-            raise EngineError(unknown("option", name, OPTIONS))
+    checked_options(options, OPTIONS)
     mean = options.get("mean_tokens")
     if mean is not None and not (isinstance(mean, int | float) and mean >= 1):
         raise EngineError(f"mean_tokens is {mean!r}; it must be 1 or more.")
     return options
-
-
-def _is_trace(path: str) -> bool:
-    return path.endswith((".jsonl", ".jsonl.gz"))
 
 
 def _given(config: EngineConfig) -> dict[str, Any]:

@@ -56,8 +56,7 @@ class Decodes:
             (seq.request_id, seq.num_computed_tokens, seq.num_prompt_tokens, seq.num_output_tokens) for seq in seqs
         ]
         self._num_done = 0  # steps
-        self._held = [seq.num_computed_tokens for seq in seqs]  # tokens that the pool knows of
-        self._num_computed = sum(self._held)
+        self._num_computed = sum(seq.num_computed_tokens for seq in seqs)
         self._left = min(len(a) - seq.num_output_tokens for a, seq in zip(self._answers, seqs, strict=True))
         size = pool.block_size
         # offset in the last block -> sequences that have it
@@ -127,15 +126,14 @@ class Decodes:
         if self._num_done:
             for i, seq in enumerate(self._seqs):
                 if seq.request_id in self._scheduler.running:
-                    self._grow(i, self._num_done)
                     self._commit(i)
 
     def _grow(self, i: int, num_steps: int) -> None:
         """The pool knows of the room for so many steps."""
-        missing = self._rows[i][1] + num_steps - self._held[i]
+        request_id, num_computed, _, _ = self._rows[i]
+        missing = num_computed + num_steps - self._pool.num_tokens(request_id)
         if missing:
-            self._pool.append(self._seqs[i].request_id, missing)
-            self._held[i] += missing
+            self._pool.append(request_id, missing)
 
     def _commit(self, i: int) -> None:
         seq = self._seqs[i]

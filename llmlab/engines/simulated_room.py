@@ -5,25 +5,24 @@ This file must not know time or requests.
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable, Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal, Protocol
 
 from llmlab.errors import EngineError, unknown
 from llmlab.scheduling.block_pool import PagedPool
 from llmlab.scheduling.block_pool_watcher import BlockWatcher
-from llmlab.scheduling.cell_pool import CellPool
+from llmlab.scheduling.cell_pool import KEPT_TOKENS, CellPool, num_attended, seats_for
 from llmlab.scheduling.contiguous_pool import ContiguousPool
 from llmlab.scheduling.contracts import Policy
 from llmlab.scheduling.policies import POLICIES
+from llmlab.scheduling.prefixes import common_prefix
 from llmlab.scheduling.scheduler import StepPlan
 from llmlab.trace import Capabilities, CellDelta, Header, KvDelta
-from llmlab.trace.runs import runs
+from llmlab.trace.runs import placed_runs, runs
 
 KV_KINDS = ("blocks", "cells", "contiguous")
 SimulatedPool = PagedPool | CellPool | ContiguousPool
-# As llama.cpp's engine has them: cells its attention reads at once, tokens of ended sequences that stay.
-ATTENTION_PAD, KEPT_TOKENS = 256, 128
 
 
 class EarlyPool(PagedPool):
@@ -85,8 +84,7 @@ class Room:
 
     def make_pool(self) -> SimulatedPool:
         if self.kv == "cells":
-            num_seats = self.max_num_seqs + max(4, self.max_num_seqs // 4)
-            kept = min(KEPT_TOKENS, self.kv_tokens)
+            kept, num_seats = min(KEPT_TOKENS, self.kv_tokens), seats_for(self.max_num_seqs)
             return CellPool(self.kv_tokens, num_seats, prefix_caching=self.prefix_caching, max_kept_cells=kept)
         if self.kv == "contiguous":
             reserved = min(self.max_model_len, self.num_blocks * self.block_size)
@@ -169,7 +167,7 @@ class WatchedCells:
             for name in sorted(self._cells.keys() | now.keys()):
                 old, new = self._cells.get(name, []), now.get(name, [])
                 start = fresh_from.get(name, len(new))
-                num_same = _common(old, new, start)
+                num_same = common_prefix(old, new, min(len(old), len(new), start))
                 if lost := sorted(old[num_same:]):
                     freed[name] = runs(lost)
                 if gained := sorted(new[num_same:start]):
@@ -180,7 +178,7 @@ class WatchedCells:
             if name not in now:
                 continue
             cells = now[name]
-            written[name] = tuple(_placed_runs(cells, start))
+            written[name] = tuple(placed_runs(list(zip(cells[start:], range(start, len(cells)), strict=True))))
             mine = self._cells.setdefault(name, [])
             mine.extend(cells[len(mine) :])
             self._end = max(self._end, max(cells[start:], default=-1) + 1)
@@ -201,28 +199,4 @@ class WatchedCells:
     def num_attended(self, placed: Collection[int] = ()) -> int:
         """Cells that attention reads, those included in which a batch was just placed."""
         end = max(self._end, max(placed, default=-1) + 1)
-        return min(-(-end // ATTENTION_PAD) * ATTENTION_PAD, self._pool.num_blocks)
-
-
-def _common(a: list[int], b: list[int], most: int) -> int:
-    """Length of the common beginning, at most so much.
-
-    >>> _common([1, 2, 3], [1, 2, 9], 3)
-    2
-    """
-    n = min(len(a), len(b), most)
-    if a[:n] == b[:n]:
-        return n
-    return next(i for i in range(n) if a[i] != b[i])
-
-
-def _placed_runs(cells: list[int], start: int) -> Iterable[tuple[int, int, int]]:
-    """The cells from a position on as (first_cell, first_position, length).
-
-    >>> list(_placed_runs([0, 1, 4, 5, 9], 1))
-    [(1, 1, 1), (4, 2, 2), (9, 4, 1)]
-    """
-    position = start
-    for first, length in runs(cells[start:]):
-        yield first, position, length
-        position += length
+        return num_attended(end, self._pool.num_blocks)

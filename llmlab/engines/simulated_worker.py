@@ -63,19 +63,14 @@ class SimulatedWorker:
         """Not between begin() and end(), like all here. Raises: PlanRefused when it can never fit."""
         assert not self.is_running
         request = asked.request
-        prompt = list(request.prompt_token_ids)
-        most = len(prompt) + len(asked.tokens) - 1
+        most = len(request.prompt_token_ids) + len(asked.tokens) - 1
         if most > self.scheduler.capacity_tokens:
             raise PlanRefused(
                 f"{request.request_id} grows to {most} tokens, the whole KV cache holds "
                 f"{self.scheduler.capacity_tokens}: give it more kv_tokens"
             )
         self._settle()
-        self.scheduler.add(
-            Sequence(
-                request.request_id, prompt, len(prompt), user=request.user, priority=request.priority, salt=request.salt
-            )
-        )
+        self.scheduler.add(Sequence.of(request))
         self.asked[request.request_id] = asked
 
     def adopt(self, asked: Asked, seq: Sequence) -> bool:
@@ -192,7 +187,6 @@ class SimulatedWorker:
                 self.scheduler.finish(request_id)
                 self._end(request_id, asked.reason)
         finished, self._ended = self._ended, {}
-        scheduler = self.scheduler
         self._was_idle = not self.asked
         self.is_running = False
         self._is_stuck = bool(self._aside) and not (rows or finished)
@@ -205,13 +199,9 @@ class SimulatedWorker:
             scheduled=rows,
             num_scheduled_tokens=len(rows) if plan is None else plan.num_tokens,
             token_budget=self.room.token_budget,
-            waiting=tuple([view.request_id for view in scheduler.waiting[:64]]),
-            num_waiting=scheduler.num_waiting,
-            num_running=len(scheduler.running),
-            preempted=tuple(plan.preempted) if plan else (),
+            **self.scheduler.told(plan),
             finished=finished,
             stopped_by=stopped_by,
-            prefix_hits=plan.prefix_hits if plan else {},
             tokens=tuple(tokens),
             kv=self.delta(),
         )

@@ -34,12 +34,21 @@ class Span(NamedTuple):
 
 @dataclass(slots=True)
 class Group:
-    """Sequences with equally many new tokens. rows: [num_seqs, num_new], block_tables: [num_seqs, num_blocks]."""
+    """Sequences with equally many new tokens. rows, positions: [num_seqs, num_new], block_tables: [num_seqs,
+    num_blocks]."""
 
     rows: Tensor
+    positions: Tensor
     block_tables: Tensor
-    # [num_seqs, 1, num_new, num_context]: True where a new token may look
-    mask: Tensor
+    _mask: Tensor | None = None
+
+    def mask(self, num_context: int, num_repeats: int) -> Tensor:
+        """[num_seqs, 1, num_repeats * num_new, num_context]: True where a new token may look. The same in all layers,
+        so made once.
+        """
+        if self._mask is None:
+            self._mask = causal_mask(self.positions, num_context).repeat(1, 1, num_repeats, 1)
+        return self._mask
 
 
 @dataclass(slots=True)
@@ -71,20 +80,19 @@ def make_batch(spans: Sequence[Span], block_size: int, device: torch.device) -> 
         num_blocks = -(-span.num_context // block_size)
         grouped.setdefault((num_new, (num_blocks - 1).bit_length()), []).append(i)
     on_device = torch.tensor([token_ids, positions, slots], device=device)
-    groups = [_group(spans, members, first_rows, block_size, device) for members in grouped.values()]
+    groups = [_group(spans, members, first_rows, on_device[1], block_size) for members in grouped.values()]
     return Batch(list(spans), on_device[0], on_device[1], on_device[2], groups, first_rows)
 
 
 def _group(
-    spans: Sequence[Span], members: list[int], first_rows: list[int], block_size: int, device: torch.device
+    spans: Sequence[Span], members: list[int], first_rows: list[int], positions: Tensor, block_size: int
 ) -> Group:
     num_blocks = max(-(-spans[i].num_context // block_size) for i in members)
     tables = [list(spans[i].block_table[:num_blocks]) for i in members]
     padded = [table + [table[-1]] * (num_blocks - len(table)) for table in tables]
     num_new = len(spans[members[0]].token_ids)
-    rows = torch.tensor([[first_rows[i] + j for j in range(num_new)] for i in members], device=device)
-    positions = torch.tensor([[spans[i].first + j for j in range(num_new)] for i in members], device=device)
-    return Group(rows, torch.tensor(padded, device=device), causal_mask(positions, num_blocks * block_size))
+    rows = torch.tensor([[first_rows[i] + j for j in range(num_new)] for i in members], device=positions.device)
+    return Group(rows, positions[rows], torch.tensor(padded, device=positions.device))
 
 
 def causal_mask(positions: Tensor, num_context: int) -> Tensor:
@@ -154,7 +162,7 @@ def paged_attention(layer: int, q: Tensor, kv: PagedKv, batch: Batch, watch: Wat
         # Query heads that share a KV head become more rows of it: no key is copied for grouped-query attention.
         asked = q[group.rows].view(num_seqs, num_new, num_kv_heads, -1, head_dim)
         asked = asked.permute(0, 2, 3, 1, 4).reshape(num_seqs, num_kv_heads, -1, head_dim)
-        mask = group.mask.repeat(1, 1, asked.shape[2] // num_new, 1)
+        mask = group.mask(k.shape[2], asked.shape[2] // num_new)
         if watch is not None:
             watch(layer, group, asked, k, mask)
         answer = F.scaled_dot_product_attention(asked, k, v, attn_mask=mask)

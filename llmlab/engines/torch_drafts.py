@@ -42,13 +42,9 @@ class Drafter:
                 f"{name} has {model.config.vocab_size} tokens, the model has {config.vocab_size}: "
                 "a draft must have the same vocabulary. Take a smaller model of the same family."
             )
-        small = model.config
-        self._model = Decoder(Path(model.hf_dir), small, device=large.device, dtype=large.dtype)
-        self._kv = PagedKv(
-            small.num_layers, kv.num_blocks, kv.block_size, small.num_kv_heads, small.head_dim,
-            device=large.device, dtype=large.dtype,
-        )  # fmt: skip
-        self.max_model_len = small.max_model_len
+        self._model = Decoder(Path(model.hf_dir), model.config, device=large.device, dtype=large.dtype)
+        self._kv = self._model.new_kv(kv.num_blocks, kv.block_size)
+        self.max_model_len = model.config.max_model_len
 
     @property
     def num_bytes(self) -> int:
@@ -85,15 +81,13 @@ class Drafter:
         """
         device, size = self._model.device, self._kv.block_size
         batch = make_batch(spans, size, device)
-        hidden = self._model.forward(batch, self._kv)
-        drafts: dict[int, list[int]] = {i: [] for i in wanted}
         rows = [batch.first_rows[i] + len(spans[i].token_ids) - 1 for i in wanted]
+        hidden = self._model.forward(batch, self._kv)[rows]
+        drafts: dict[int, list[int]] = {i: [] for i in wanted}
         for done in range(max(wanted.values(), default=0)):
             left = [i for i in wanted if wanted[i] > done]
-            if done:
-                rows = list(range(len(left)))
-            best = self._model.logits(hidden[rows]).argmax(dim=-1).tolist()
-            for i, token_id in zip([i for i in wanted if wanted[i] >= done + 1], best, strict=True):
+            best = self._model.logits(hidden).argmax(dim=-1).tolist()
+            for i, token_id in zip(left, best, strict=True):
                 drafts[i].append(token_id)
             more = [Span(drafts[i][-1:], spans[i].num_context + done, spans[i].block_table) for i in left]
             hidden = self._model.forward(make_batch(more, size, device), self._kv)

@@ -12,7 +12,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from llmlab.engines.torch_attention import Batch, Group, PagedKv, causal_mask
+from llmlab.engines.torch_attention import Batch, Group, PagedKv
 from llmlab.engines.torch_model import Decoder
 
 NUM_WARM_UPS = 2  # cuBLAS and the allocator settle before a graph is recorded
@@ -86,8 +86,6 @@ class DecodeGraphs:
         self._pool = self._pool or graph.graph.pool()
 
     def _forward(self, graph: _Graph) -> Tensor:
-        num_context = graph.block_tables.shape[1] * self._kv.block_size
-        mask = causal_mask(graph.positions[:, None], num_context)
-        group = Group(graph.rows, graph.block_tables, mask)
+        group = Group(graph.rows, graph.positions[:, None], graph.block_tables)
         batch = Batch([], graph.token_ids, graph.positions, graph.slots, [group])
         return self._model.forward(batch, self._kv)

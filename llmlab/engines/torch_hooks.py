@@ -13,11 +13,12 @@ import torch
 from torch import Tensor
 
 from llmlab.engines.base import Floats
+from llmlab.engines.cost_model import Work
 from llmlab.engines.torch_attention import Batch, Group, PagedKv, Span, make_batch
 from llmlab.engines.torch_model import Decoder
 from llmlab.models import kv_bytes_per_token
 from llmlab.models.config import ModelConfig
-from llmlab.models.tensors import EMBEDDING, OUTPUT, expected_tensors
+from llmlab.models.tensors import attention_width, layer_weights
 
 NUM_LENS_TOKENS = 5
 
@@ -91,12 +92,10 @@ def logits_of(model: Decoder, token_ids: list[int], block_size: int) -> Floats:
 
 def own_kv(model: Decoder, token_ids: list[int], block_size: int) -> tuple[PagedKv, Batch]:
     """Blocks for one text beside those of the engine, and the batch that computes it."""
-    config, num_blocks = model.config, -(-len(token_ids) // block_size)
-    kv = PagedKv(
-        config.num_layers, num_blocks, block_size, config.num_kv_heads, config.head_dim,
-        device=model.device, dtype=model.dtype,
-    )  # fmt: skip
-    return kv, make_batch([Span(token_ids, 0, range(num_blocks))], block_size, model.device)
+    num_blocks = -(-len(token_ids) // block_size)
+    return model.new_kv(num_blocks, block_size), make_batch(
+        [Span(token_ids, 0, range(num_blocks))], block_size, model.device
+    )
 
 
 def _best(model: Decoder, state: Tensor) -> list[list[tuple[int, float]]]:
@@ -116,22 +115,15 @@ class StepWork:
     """
 
     def __init__(self, config: ModelConfig, weight_bytes: int, element_bytes: int) -> None:
-        shapes = expected_tensors(config)
-        self._layer_weights = sum(
-            shape[0] * shape[1] for name, shape in shapes.items() if len(shape) == 2 and name not in (EMBEDDING, OUTPUT)
-        )
+        self._layer_weights = layer_weights(config)
         self._output_weights = config.vocab_size * config.hidden_size
-        self._attention = 4 * config.num_layers * config.num_heads * config.head_dim
+        self._attention = 4 * attention_width(config)
         self._weight_bytes = weight_bytes
         self._kv_bytes = kv_bytes_per_token(config, element_bytes)
 
-    def of(self, spans: list[Span], num_sampled: int) -> dict[str, float]:
-        """{"flops": ..., "bytes": ...} of a forward pass over these spans."""
-        num_new = looked_at = num_context = 0
-        for span in spans:
-            n = len(span.token_ids)
-            num_new += n
-            looked_at += n * span.first + n * (n + 1) // 2
-            num_context += span.num_context
-        flops = 2.0 * (self._layer_weights * num_new + self._output_weights * num_sampled) + self._attention * looked_at
-        return {"flops": flops, "bytes": float(self._weight_bytes + self._kv_bytes * (num_context + num_new))}
+    def of(self, work: Work, num_sampled: int) -> dict[str, float]:
+        """{"flops": ..., "bytes": ...} of a forward pass."""
+        matrices = self._layer_weights * work.num_tokens + self._output_weights * num_sampled
+        flops = 2.0 * matrices + self._attention * work.num_attended
+        moved = self._weight_bytes + self._kv_bytes * (work.num_read + work.num_tokens)
+        return {"flops": flops, "bytes": float(moved)}

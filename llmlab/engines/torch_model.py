@@ -57,6 +57,13 @@ class Decoder:
         self.interrupted = False  # set by another thread
         self._cos, self._sin = _rotations(config, device, dtype)
 
+    def new_kv(self, num_blocks: int, block_size: int) -> PagedKv:
+        """An empty KV cache for this model."""
+        c = self.config
+        return PagedKv(
+            c.num_layers, num_blocks, block_size, c.num_kv_heads, c.head_dim, device=self.device, dtype=self.dtype
+        )
+
     def forward(
         self,
         batch: Batch,

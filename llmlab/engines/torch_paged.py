@@ -17,16 +17,26 @@ import msgspec
 import torch
 from torch import Tensor
 
-from llmlab.engines.base import Attention, EngineConfig, Floats, Sampler, SamplingParams, StepOutput
+from llmlab.engines.base import (
+    Attention,
+    EngineConfig,
+    Floats,
+    Sampler,
+    SamplingParams,
+    StepOutput,
+    check_prompt,
+    checked_options,
+)
+from llmlab.engines.cost_model import work_of
 from llmlab.engines.self_test import self_test
 from llmlab.engines.streaming import Answer
-from llmlab.engines.torch_attention import Batch, PagedKv, Span, make_batch
+from llmlab.engines.torch_attention import Batch, Span, make_batch
 from llmlab.engines.torch_drafts import NUM_DRAFT_TOKENS, Drafter
 from llmlab.engines.torch_graphs import DecodeGraphs
 from llmlab.engines.torch_hooks import Look, Probe, StepWork, inside, logits_of
 from llmlab.engines.torch_model import BrokenOff, Decoder, Phases
 from llmlab.engines.torch_parts import CheckedPolicy, CheckedSampler, StudentAttention, make_pool
-from llmlab.engines.torch_room import OPTIONS, Room, checked_options
+from llmlab.engines.torch_room import OPTIONS, Room
 from llmlab.engines.torch_sampling import Generation, refuse_structures, sample
 from llmlab.engines.torch_text import Text
 from llmlab.engines.torch_weights import Adapter
@@ -36,7 +46,7 @@ from llmlab.scheduling.block_pool import PagedPool
 from llmlab.scheduling.block_pool_checks import CheckedPool
 from llmlab.scheduling.block_pool_watcher import BlockWatcher
 from llmlab.scheduling.contracts import BlockPool, Policy
-from llmlab.scheduling.policies import POLICIES
+from llmlab.scheduling.policies import POLICIES, check_policy
 from llmlab.scheduling.scheduler import Scheduler, Share, StepPlan
 from llmlab.scheduling.sequence import Sequence
 from llmlab.trace import Capabilities, FinishReason, Header, Request, ScheduledRequest, Step, Token
@@ -64,7 +74,8 @@ class TorchEngine:
         block_pool: BlockPool | type[BlockPool] | None = None,
         attention: Attention | None = None,
     ) -> None:
-        options = checked_options(config.options)
+        options = checked_options(config.options, OPTIONS)
+        check_policy(options)
         self.epoch_s = time.monotonic()
         folder = Path(config.model_path)
         self.config = from_hf(folder)
@@ -79,10 +90,7 @@ class TorchEngine:
         self._prefix_caching = bool(options.get("prefix_caching", True))
         self.pool, self.scheduler = self._empty_pool()
         self._watcher = BlockWatcher(self.pool)
-        self.kv = PagedKv(
-            self.config.num_layers, self.pool.num_blocks, self.pool.block_size, self.config.num_kv_heads,
-            self.config.head_dim, device=device, dtype=dtype,
-        )  # fmt: skip
+        self.kv = self.model.new_kv(self.pool.num_blocks, self.pool.block_size)
         self._names: list[str] = []  # requests of the batch that runs
         if attention is not None:
             self.model.attention = StudentAttention(attention, lambda: self._names)
@@ -139,7 +147,7 @@ class TorchEngine:
         finished, self._ended = self._ended, {}
         kv = self._watcher.delta(self.scheduler.running)
         rows = _with_drafts(rows, drafts) if is_computed else ()
-        extra = self._extra(spans, len(tokens)) if spans and is_computed else {}
+        extra = self._extra(rows, len(tokens)) if rows else {}
         done = time.monotonic()
         return Step(
             step=plan.step,
@@ -150,13 +158,9 @@ class TorchEngine:
             scheduled=rows,
             num_scheduled_tokens=sum([row.num_tokens for row in rows]),
             token_budget=self.room.token_budget,
-            waiting=tuple([view.request_id for view in self.scheduler.waiting[:64]]),
-            num_waiting=self.scheduler.num_waiting,
-            num_running=len(self.scheduler.running),
-            preempted=tuple(plan.preempted),
+            **self.scheduler.told(plan),
             finished=finished,
             stopped_by=stopped_by,
-            prefix_hits=plan.prefix_hits,
             tokens=tuple(tokens),
             kv=kv,
             extra=extra,
@@ -239,39 +243,27 @@ class TorchEngine:
         assert isinstance(self.pool, PagedPool)
         self.pool.take_back(request_id, num_tokens)
 
-    def _extra(self, spans: list[Span], num_sampled: int) -> dict[str, Any]:
+    def _extra(self, rows: tuple[ScheduledRequest, ...], num_sampled: int) -> dict[str, Any]:
         """The roofline point of a step, and where its forward pass spent its time."""
         phases = {name: round(seconds, 7) for name, seconds in self.model.phases.seconds.items()}
-        return {**self._work.of(spans, num_sampled), **({"phases_s": phases} if phases else {})}
+        return {**self._work.of(work_of(rows), num_sampled), **({"phases_s": phases} if phases else {})}
 
     # ---- requests
 
     def add_request(self, request: Request) -> None:
         params = SamplingParams.of(request.sampling)
-        num_tokens, limit = len(request.prompt_token_ids), self.room.max_model_len
-        if not num_tokens:
-            raise RequestError("The prompt is empty: there is no token to start from. Give it at least one word.")
+        limit = self.room.max_model_len
         self.text.check(request.prompt_token_ids)
-        if num_tokens >= limit:
-            raise RequestError(
-                f"Prompt is {num_tokens} tokens, max_model_len is {limit} and the answer needs one more. "
-                f"Cut {num_tokens - limit + 1} tokens, or load with --ctx {num_tokens + params.max_tokens}."
-            )
-        if request.request_id in self._generations:
-            raise RequestError(f"request id {request.request_id!r} is in use; give each request its own.")
+        check_prompt(request, params, limit, is_in_use=request.request_id in self._generations)
         refuse_structures(params)
         path = params.lora or self._default_adapter
         adapter = self._adapter(path) if path else None
-        seq = Sequence(
-            request.request_id,
-            list(request.prompt_token_ids),
-            num_tokens,
-            user=request.user,
-            priority=request.priority,
-            salt=f"{request.salt}\0{path}" if path else request.salt,  # KV of two adapters is never shared
-        )
+        seq = Sequence.of(request)
+        if path:
+            seq.salt = f"{request.salt}\0{path}"  # KV of two adapters is never shared
         self.scheduler.add(seq)
-        self._generations[request.request_id] = Generation(params, Answer(params, limit - num_tokens), adapter)
+        answer = Answer(params, limit - len(request.prompt_token_ids))
+        self._generations[request.request_id] = Generation(params, answer, adapter)
 
     def _adapter(self, path: str) -> Adapter:
         if path not in self._adapters:
@@ -364,12 +356,11 @@ class TorchEngine:
         }
 
     def _capabilities(self) -> Capabilities:
-        pool = self.pool
         return Capabilities(
             kv="blocks",
             block_table=True,
             logprobs=True,
-            prefix_caching=pool.prefix_caching if isinstance(pool, PagedPool) else pool.supports_prefixes,
+            prefix_caching=self.pool.prefix_caching,
             preemption=True,
             priority=True,
             lora="request",

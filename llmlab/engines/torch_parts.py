@@ -8,7 +8,7 @@ from __future__ import annotations
 import sys
 from collections.abc import Callable
 from copy import deepcopy
-from typing import Any, NoReturn
+from typing import Any
 
 import numpy as np
 import torch
@@ -19,7 +19,7 @@ from llmlab.engines.base import Attention, Floats, Sampler, SamplingParams
 from llmlab.engines.torch_attention import Batch, PagedKv, Watch
 from llmlab.errors import PartFailed
 from llmlab.scheduling.block_pool import PagedPool
-from llmlab.scheduling.block_pool_checks import CheckedPool, guarded
+from llmlab.scheduling.block_pool_checks import CheckedPool, fail, guarded
 from llmlab.scheduling.contracts import BlockPool, Policy, SchedulerState
 
 SUM_TOLERANCE = 1e-3
@@ -66,23 +66,23 @@ class CheckedSampler:
         before = logits.copy()
         probs = np.asarray(guarded("sampler.probs()", self._sampler.probs, logits, params))
         if not np.array_equal(before, logits):
-            _fail("sampler.probs()", "it changed the logits; work on a copy")
+            fail("sampler.probs()", "it changed the logits; work on a copy")
         if probs.shape != logits.shape:
-            _fail("sampler.probs()", f"it gave shape {probs.shape}, expected {logits.shape}")
+            fail("sampler.probs()", f"it gave shape {probs.shape}, expected {logits.shape}")
         if not np.isfinite(probs).all() or probs.min() < 0:
             wrong = int(np.flatnonzero(~np.isfinite(probs) | (probs < 0))[0])
-            _fail("sampler.probs()", f"token {wrong} has the probability {probs[wrong]}")
+            fail("sampler.probs()", f"token {wrong} has the probability {probs[wrong]}")
         if abs(float(probs.sum(dtype=np.float64)) - 1) > SUM_TOLERANCE:
-            _fail("sampler.probs()", f"the probabilities sum to {probs.sum():.6g}, expected 1: divide by the sum")
+            fail("sampler.probs()", f"the probabilities sum to {probs.sum():.6g}, expected 1: divide by the sum")
         self._last: NDArray[Any] = probs
         return probs
 
     def draw(self, probs: Floats, u: float) -> int:
         token_id = guarded("sampler.draw()", self._sampler.draw, probs, u)
         if not isinstance(token_id, int | np.integer) or not 0 <= token_id < len(probs):
-            _fail(f"sampler.draw(..., {u:.6f})", f"it gave {token_id!r}, expected a token id of 0 to {len(probs) - 1}")
+            fail(f"sampler.draw(..., {u:.6f})", f"it gave {token_id!r}, expected a token id of 0 to {len(probs) - 1}")
         if not probs[token_id]:
-            _fail(f"sampler.draw(..., {u:.6f})", f"it gave token {token_id}, whose probability is 0")
+            fail(f"sampler.draw(..., {u:.6f})", f"it gave token {token_id}, whose probability is 0")
         return int(token_id)
 
 
@@ -108,14 +108,8 @@ class StudentAttention:
             answer = np.asarray(guarded(f"attention() in layer {layer}", self._attention, asked, k, v))
             who = self._names()[i] if i < len(self._names()) else "the prompt"
             if answer.shape != asked.shape:
-                _fail(
-                    f"attention() in layer {layer} for {who}", f"it gave shape {answer.shape}, expected {asked.shape}"
-                )
+                fail(f"attention() in layer {layer} for {who}", f"it gave shape {answer.shape}, expected {asked.shape}")
             if not np.isfinite(answer).all():
-                _fail(f"attention() in layer {layer} for {who}", "it gave NaN or infinite values: subtract the maximum")
+                fail(f"attention() in layer {layer} for {who}", "it gave NaN or infinite values: subtract the maximum")
             out[rows] = torch.from_numpy(np.ascontiguousarray(answer)).to(q)
         return out
-
-
-def _fail(call: str, text: str) -> NoReturn:
-    raise PartFailed(f"{call}: {text}")

@@ -15,7 +15,6 @@ from llmlab.errors import EngineError, unknown
 from llmlab.models import kv_bytes_per_token
 from llmlab.models.config import ModelConfig
 from llmlab.models.fit import DTYPES
-from llmlab.scheduling.policies import POLICIES
 
 OPTIONS = ("threads", "device", "prefix_caching", "policy", "draft", "num_draft_tokens", "cuda_graphs", "timers")
 # Small blocks make good pictures, and there is no kernel that wants larger ones.
@@ -25,16 +24,6 @@ CPU_KV_TOKENS, CPU_NUM_SEQS, CPU_TOKEN_BUDGET = 4096, 16, 256
 GPU_NUM_SEQS, GPU_TOKEN_BUDGET = 256, 8192
 # Of the free memory of a GPU, once the weights are there, when nobody says how much KV room there is to be.
 GPU_KV_SHARE = 0.5
-
-
-def checked_options(options: dict[str, Any]) -> dict[str, Any]:
-    """Raises: EngineError for an option this engine does not have."""
-    for name in options:
-        if name not in OPTIONS:
-            raise EngineError(unknown("option", name, OPTIONS))
-    if options.get("policy", "chunked") not in POLICIES:
-        raise EngineError(unknown("policy", str(options["policy"]), POLICIES))
-    return options
 
 
 class Room:

@@ -13,7 +13,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from llmlab.engines.base import STRUCTURES, Sampler, SamplingParams
+from llmlab.engines.base import Sampler, SamplingParams
 from llmlab.engines.streaming import Answer
 from llmlab.engines.torch_text import Text
 from llmlab.engines.torch_weights import Adapter
@@ -38,12 +38,11 @@ class Generation:
 
 def refuse_structures(params: SamplingParams) -> None:
     """Raises: RequestError for an answer that is to follow a grammar or a schema."""
-    for name in STRUCTURES:
-        if getattr(params, name) is not None:
-            raise RequestError(
-                f"The torch engine follows no {name}: it has no grammar to mask logits with. Use `-e llamacpp` or "
-                "`-e vllm` for it."
-            )
+    if params.structure:
+        raise RequestError(
+            f"The torch engine follows no {params.structure}: it has no grammar to mask logits with. Use `-e llamacpp` "
+            "or `-e vllm` for it."
+        )
 
 
 def sample(

@@ -15,7 +15,8 @@ from torch import Tensor
 
 from llmlab.errors import EngineError, ModelError
 from llmlab.models.config import FAMILIES, ModelConfig, read_json
-from llmlab.models.lora import peft_folder
+from llmlab.models.lora import BEYOND_LORA, adapter_alpha, adapter_pairs, peft_folder
+from llmlab.models.safetensors_file import read_tensor
 from llmlab.models.tensors import EMBEDDING, OUTPUT, expected_tensors
 from llmlab.models.weights import HfWeights, stored_tensors
 
@@ -29,6 +30,8 @@ STACKS = {
 # oneDNN reorders a matrix once, for this many rows; measured on a CPU with AVX2: 1.2 to 2.3 times as fast from 2 rows
 # on, and no slower with 1.
 PACKED_FOR_ROWS = 16
+# Each matrix of an adapter may have a rank of its own here.
+BEYOND = tuple(field for field in BEYOND_LORA if field != "rank_pattern")
 
 
 class Linear:
@@ -122,35 +125,26 @@ class Adapter:
 
     def __init__(self, path: str, config: ModelConfig, *, device: torch.device, dtype: torch.dtype) -> None:
         folder = peft_folder(path)
-        settings = read_json(folder / "adapter_config.json")
-        if settings.get("use_dora") or settings.get("modules_to_save"):
-            raise ModelError(f"{folder} is no plain LoRA adapter (DoRA, or whole modules): train it with plain LoRA.")
-        shapes, stored = expected_tensors(config), stored_tensors(folder)
+        weights, settings = folder / "adapter_model.safetensors", read_json(folder / "adapter_config.json")
+        pairs = adapter_pairs(weights, config, "the loaded model")
+        shapes = expected_tensors(config)
         # (layer, name of the stack) -> (first row, A, scaled B)
         self.parts: dict[tuple[int, str], list[tuple[int, Tensor, Tensor]]] = {}
-        self.num_matrices = 0
-        with safe_open(str(folder / "adapter_model.safetensors"), "pt") as file:
-            for layer in range(config.num_layers):
-                for stack, names in STACKS.items():
-                    first = 0
-                    for name in names:
-                        target = f"model.layers.{layer}.{name}"
-                        key = f"base_model.model.{target}.lora_%s.weight"
-                        num_out = shapes[f"{target}.weight"][0]
-                        if key % "A" in stored:
-                            a, b = (file.get_tensor(key % side).to(device, dtype) for side in "AB")
-                            if (b.shape[0], a.shape[1]) != shapes[f"{target}.weight"]:
-                                raise ModelError(f"{folder}: {name} has other shapes: it belongs to another model.")
-                            rank = a.shape[0]
-                            root = rank**0.5 if settings.get("use_rslora") else rank
-                            scaled = b * (float(settings["lora_alpha"]) / root)
-                            self.parts.setdefault((layer, stack), []).append((first, a, scaled))
-                            self.num_matrices += 2
-                        first += num_out
-        if self.num_matrices != len(stored):
+        for layer in range(config.num_layers):
+            for stack, names in STACKS.items():
+                first = 0
+                for name in names:
+                    target = f"model.layers.{layer}.{name}.weight"
+                    if (pair := pairs.pop(target, None)) is not None:
+                        a, b = (torch.from_numpy(read_tensor(pair[side])).to(device, dtype) for side in "ab")
+                        rank = a.shape[0]
+                        scale = adapter_alpha(settings, weights, rank, "the torch engine", BEYOND) / rank
+                        self.parts.setdefault((layer, stack), []).append((first, a, b * scale))
+                    first += shapes[target][0]
+        if pairs:
             raise ModelError(
-                f"{folder} holds {len(stored)} tensors, {self.num_matrices} of them are LoRA matrices of this model's "
-                "layers. Train the adapter on linear layers of this very model."
+                f"{folder} changes {next(iter(pairs))!r}, which the torch engine cannot. Train the adapter on linear "
+                "layers of the decoder."
             )
 
     def add_to(self, y: Tensor, x: Tensor, rows: Tensor, layer: int, stack: str) -> None:

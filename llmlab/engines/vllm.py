@@ -12,7 +12,7 @@ from collections import deque
 
 from msgspec.structs import force_setattr
 
-from llmlab.engines.base import EngineConfig, Floats, SamplingParams, StepOutput
+from llmlab.engines.base import EngineConfig, Floats, SamplingParams, StepOutput, check_prompt
 from llmlab.engines.decode_step import DecodeStep
 from llmlab.engines.self_test import self_test
 from llmlab.engines.vllm_adapters import Adapters
@@ -164,17 +164,9 @@ class VllmEngine:
         self._answers.begin(request.request_id, params)
 
     def _check(self, request: Request, params: SamplingParams) -> None:
-        num_tokens, limit = len(request.prompt_token_ids), self.core.max_model_len
-        if not num_tokens:
-            raise RequestError("The prompt is empty: there is no token to start from. Give it at least one word.")
         self.vocabulary.check(request.prompt_token_ids)
-        if num_tokens >= limit:
-            raise RequestError(
-                f"Prompt is {num_tokens} tokens, max_model_len is {limit} and the answer needs one more. "
-                f"Cut {num_tokens - limit + 1} tokens, or load with --ctx {num_tokens + params.max_tokens}."
-            )
-        if request.request_id in self._running or request.request_id in self._ended:
-            raise RequestError(f"request id {request.request_id!r} is in use; give each request its own.")
+        is_in_use = request.request_id in self._running or request.request_id in self._ended
+        check_prompt(request, params, self.core.max_model_len, is_in_use=is_in_use)
         if request.priority and not self.core.is_by_priority:
             raise RequestError(
                 f"priority is {request.priority}, and this engine serves who came first. "

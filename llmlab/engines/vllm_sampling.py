@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from llmlab.engines.base import STRUCTURES, SamplingParams
+from llmlab.engines.base import SamplingParams
 
 # Our name -> the field of vLLM's StructuredOutputsParams.
 _STRUCTURE_FIELDS = {"json_schema": "json"}
@@ -46,12 +46,10 @@ def prompt_logits_sampling() -> Any:
 
 
 def _structure(params: SamplingParams) -> Any:
-    given = [name for name in STRUCTURES if getattr(params, name) is not None]
-    if not given:
+    if (name := params.structure) is None:
         return None
     from vllm.sampling_params import StructuredOutputsParams
 
-    [name] = given
     value: Any = getattr(params, name)
     fields: dict[str, Any] = {_STRUCTURE_FIELDS.get(name, name): list(value) if name == "choice" else value}
     return StructuredOutputsParams(**fields)

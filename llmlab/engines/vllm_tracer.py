@@ -22,10 +22,9 @@ from llmlab.engines.vllm_blocks import MAX_FULL_BLOCKS, BlockWatcher
 from llmlab.engines.vllm_fields import check_fields
 from llmlab.engines.vllm_steps import StepRecorder, TracedStep
 from llmlab.errors import EngineError, unknown
+from llmlab.scheduling.scheduler import NUM_WAITING_TOLD
 from llmlab.trace import BlockDelta, Step
 
-# Requests in the queue that a step names.
-MAX_WAITING = 64
 LEVELS = ("off", "delta", "full")
 
 
@@ -136,7 +135,7 @@ class Tracer:
             scheduler = self._scheduler
             step.num_running, step.num_waiting = scheduler.get_request_counts()
             if step.num_waiting:
-                step.waiting = tuple([r.request_id for r in islice(scheduler.waiting, MAX_WAITING)])
+                step.waiting = tuple([r.request_id for r in islice(scheduler.waiting, NUM_WAITING_TOLD)])
 
     def _after_update(self, step: TracedStep) -> None:
         if self._blocks is not None and step.changes is not None:

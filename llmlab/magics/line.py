@@ -105,9 +105,17 @@ def call_code(name: str, args: tuple[Any, ...], kwargs: Mapping[str, Any], assig
     import llmlab
     llmlab.load('smollm2-135m', quant='F16')
     """
-    written = [*map(_source, args), *(f"{key}={_source(value)}" for key, value in kwargs.items())]
-    call = (name if "{}" in name else f"{name}({{}})").replace("{}", ", ".join(written), 1)
+    call = (name if "{}" in name else f"{name}({{}})").replace("{}", arguments_code(args, kwargs), 1)
     return f"import llmlab\n{assign_to} = {call}" if assign_to else f"import llmlab\n{call}"
+
+
+def arguments_code(args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> str:
+    """What stands between the brackets of a call.
+
+    >>> arguments_code(("smollm2-135m",), {"quant": "F16"})
+    "'smollm2-135m', quant='F16'"
+    """
+    return ", ".join([*map(_source, args), *(f"{key}={_source(value)}" for key, value in kwargs.items())])
 
 
 def _source(value: Any) -> str:

@@ -104,11 +104,10 @@ def prices(text: str) -> float | dict[str, float]:
     >>> prices("0.9"), prices("a=0.9,b=0.1")
     (0.9, {'a': 0.9, 'b': 0.1})
     """
+    from llmlab.bench.slo import pairs_of  # the package brings engines along
+
     try:
-        if "=" not in text:
-            return float(text)
-        pairs = (part.partition("=")[::2] for part in text.split(",") if part.strip())
-        return {name.strip(): float(value) for name, value in pairs}
+        return {name: float(value) for name, value in pairs_of(text)} if "=" in text else float(text)
     except ValueError:
         raise ValueError("a number, or NAME=number with commas between them") from None
 

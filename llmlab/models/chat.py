@@ -59,6 +59,18 @@ def render_chat(
         ) from error
 
 
+def without_second_bos(text: str, token_ids: list[int], bos_token: str) -> list[int]:
+    """The token ids of a prompt, with one BOS token where the template wrote one and the tokenizer added another.
+
+    Models are trained on one.
+
+    >>> without_second_bos("<s>Hi", [1, 1, 15], "<s>"), without_second_bos("Hi", [1, 15], "<s>")
+    ([1, 15], [1, 15])
+    """
+    has_two = bos_token and text.startswith(bos_token) and len(token_ids) > 1 and token_ids[0] == token_ids[1]
+    return token_ids[1:] if has_two else token_ids
+
+
 @lru_cache(maxsize=16)
 def _compile(template: str) -> Template:
     from jinja2 import nodes

@@ -10,13 +10,13 @@ from __future__ import annotations
 import hashlib
 import os
 import re
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from llmlab.errors import ModelError
 from llmlab.models import store
-from llmlab.models.config import family_of, read_json
+from llmlab.models.config import ModelConfig, family_of, read_json
 from llmlab.models.gguf_file import GgufHeader, check_gguf
 from llmlab.models.model import Model
 from llmlab.models.tensors import expected_tensors, gguf_name, interleave_halves, rope_heads
@@ -25,6 +25,8 @@ if TYPE_CHECKING:
     from llmlab.models.safetensors_file import StoredTensor
 
 _WEIGHTS = "adapter_model.safetensors"
+# Settings of PEFT that two low-rank matrices and one scale do not express.
+BEYOND_LORA = ("use_dora", "rank_pattern", "alpha_pattern", "modules_to_save", "trainable_token_indices")
 
 
 def adapter_gguf(path: str | os.PathLike[str], model: Model) -> Path:
@@ -70,10 +72,10 @@ def peft_folder(path: str | os.PathLike[str]) -> Path:
 
 def _convert(weights: Path, settings: Mapping[str, Any], model: Model, part: Path) -> None:
     from llmlab.models.gguf_writer import write_gguf
-    from llmlab.models.safetensors_file import read_table, read_tensor
+    from llmlab.models.safetensors_file import read_tensor
 
     architecture = family_of(model.config, weights).name
-    pairs = _pairs(weights, read_table(weights), model)
+    pairs = adapter_pairs(weights, model.config, model.name)
     stored = {f"{gguf_name(name)}.lora_{side}": (name, side) for name in pairs for side in "ab"}
 
     def read(tensor: str) -> Any:
@@ -86,45 +88,58 @@ def _convert(weights: Path, settings: Mapping[str, Any], model: Model, part: Pat
     metadata = {
         "general.type": "adapter",
         "adapter.type": "lora",
-        "adapter.lora.alpha": _alpha(settings, weights, rank),
+        "adapter.lora.alpha": adapter_alpha(settings, weights, rank, "llama.cpp's LoRA"),
     }
     shapes = {tensor: pairs[name][side].shape for tensor, (name, side) in stored.items()}
     write_gguf(part, architecture, metadata=metadata, shapes=shapes, quant="F32", read=read)
 
 
-def _pairs(weights: Path, table: Mapping[str, StoredTensor], model: Model) -> dict[str, dict[str, StoredTensor]]:
-    """Name of the base tensor -> its two low-rank matrices, A [rank, in] and B [out, rank]."""
-    base = expected_tensors(model.config)
+def adapter_pairs(weights: Path, config: ModelConfig, model: str) -> dict[str, dict[str, StoredTensor]]:
+    """Name of the base tensor -> its two low-rank matrices, "a" [rank, in] and "b" [out, rank].
+
+    Raises: ModelError when the file is damaged, or holds anything but such matrices of this model.
+    """
+    from llmlab.models.safetensors_file import read_table
+
+    base = expected_tensors(config)
     pairs: dict[str, dict[str, StoredTensor]] = {}
-    for name, tensor in table.items():
+    strangers = []
+    for name, tensor in read_table(weights).items():
         match = re.fullmatch(r"(?:base_model\.model\.)?(.+)\.lora_([AB])(?:\.\w+)?\.weight", name)
         target = f"{match[1]}.weight" if match else ""
         if match is None or target not in base or len(base[target]) != 2:
-            raise ModelError(
-                f"{weights}: tensor {name!r} is no LoRA matrix of {model.name}. Train the adapter on linear layers of"
-                " this very model (no DoRA, no embeddings, no modules_to_save)."
-            )
-        pairs.setdefault(target, {})[match[2].lower()] = tensor
-    if not pairs:
-        raise ModelError(f"{weights} holds no LoRA matrices. Give the folder that PEFT's save_pretrained() wrote.")
+            strangers.append(name)
+        else:
+            pairs.setdefault(target, {})[match[2].lower()] = tensor
     for target, pair in pairs.items():
         shapes = {side: tensor.shape for side, tensor in pair.items()}
         rank = shapes.get("a", (0,))[0]
         if shapes != {"a": (rank, base[target][1]), "b": (base[target][0], rank)}:
             raise ModelError(
-                f"{weights}: the matrices of {target!r} have shapes {shapes}, {model.name} has {base[target]} there."
+                f"{weights}: the matrices of {target!r} have shapes {shapes}, {model} has {base[target]} there."
                 " The adapter belongs to another model."
             )
+    if strangers:
+        raise ModelError(
+            f"{weights}: tensor {strangers[0]!r} is no LoRA matrix of {model}. Train the adapter on linear layers of"
+            " this very model (no DoRA, no embeddings, no modules_to_save)."
+        )
+    if not pairs:
+        raise ModelError(f"{weights} holds no LoRA matrices. Give the folder that PEFT's save_pretrained() wrote.")
     return pairs
 
 
-def _alpha(settings: Mapping[str, Any], weights: Path, rank: int) -> float:
-    """What llama.cpp divides by each matrix's rank to get the scale; PEFT's lora_alpha unless it was"
-    " rank-stabilized."""
-    for field in ("use_dora", "rank_pattern", "alpha_pattern", "modules_to_save", "trainable_token_indices"):
+def adapter_alpha(
+    settings: Mapping[str, Any], weights: Path, rank: int, engine: str, beyond: Iterable[str] = BEYOND_LORA
+) -> float:
+    """What is divided by a matrix's rank to get its scale: PEFT's lora_alpha, unless it was rank-stabilized.
+
+    Raises: ModelError for a setting of `beyond`, which `engine` cannot do, or without a number lora_alpha.
+    """
+    for field in beyond:
         if settings.get(field):
             raise ModelError(
-                f"{weights.parent / 'adapter_config.json'} sets {field}={settings[field]!r}, which llama.cpp's LoRA"
+                f"{weights.parent / 'adapter_config.json'} sets {field}={settings[field]!r}, which {engine}"
                 " cannot do. Train it with plain LoRA, or merge it into the model and load that."
             )
     try:

@@ -88,6 +88,17 @@ def num_params(config: ModelConfig) -> int:
     return sum(math.prod(shape) for shape in expected_tensors(config).values())
 
 
+def layer_weights(config: ModelConfig) -> int:
+    """Weights of the matrices that every token goes through."""
+    shapes = (shape for name, shape in expected_tensors(config).items() if name not in (EMBEDDING, OUTPUT))
+    return sum(shape[0] * shape[1] for shape in shapes if len(shape) == 2)
+
+
+def attention_width(config: ModelConfig) -> int:
+    """Query numbers of a token in all layers. Every query head computes, also where heads share their keys (GQA)."""
+    return config.num_layers * config.num_heads * config.head_dim
+
+
 def rope_heads(hf_name: str, config: ModelConfig) -> int:
     """Number of heads whose rows must be reordered between the formats, 0 for a tensor that stays as it is."""
     if config.family not in FAMILIES or not FAMILIES[config.family].permutes_rope:

@@ -16,7 +16,10 @@ from llmlab.errors import EngineError, RequestError
 
 NUM_TOP = 5  # shown
 NUM_ASKED = 64  # asked for: both candidates are nearly always among them
+# An answer that ended so says nothing of what comes after it; None: it has not ended.
+CUT_SHORT = (None, "interrupted", "abort", "error")
 _salts = itertools.count()
+Top = tuple[tuple[int, float, str], ...]  # (token_id, logprob, text), best first
 
 
 @dataclass(frozen=True, slots=True)
@@ -27,8 +30,8 @@ class Side:
     # its token there; None: its answer had ended
     token_id: int | None
     text: str
-    # the most likely tokens there: (token_id, logprob, text), best first
-    top: tuple[tuple[int, float, str], ...]
+    # the most likely tokens there
+    top: Top
     # Which forward pass said so: that of the answer itself, of the same answer given again, or, when it does not come
     # out the same again, one over all the tokens before.
     source: Literal["answer", "asked again", "fresh pass"]
@@ -81,12 +84,10 @@ def case_of(
 ) -> Case | None:
     """The evidence where two answers part, gathered now; None when they do not.
 
-    An answer that was stopped or failed says nothing of what comes after it.
-
     Raises: EngineError when the two engines do not mean the same by a token id.
     """
     a, b = (result.token_ids for result in results)
-    if any(result.finish_reason in (None, "interrupted", "abort", "error") for result in results):
+    if any(result.finish_reason in CUT_SHORT for result in results):
         a, b = a[: len(b)], b[: len(a)]
     index = first_difference(a, b)
     if index is None:
@@ -107,7 +108,7 @@ def case_of(
 class _Pass:
     """One forward pass: its most likely tokens, and where it comes from."""
 
-    top: tuple[tuple[int, float, str], ...]
+    top: Top
     source: Literal["answer", "asked again", "fresh pass"]
 
     @classmethod
@@ -125,10 +126,15 @@ class _Pass:
         again = handle.generate(prompt, **{**options, "max_tokens": index + 1, "logprobs": NUM_ASKED})
         if again.num_output_tokens > index and again.token_ids == result.token_ids[: index + 1]:
             return cls(again.tokens[index].top, "asked again")
-        # A salt of its own: no KV is taken over from the request that is looked into.
-        salt = f"parity-{next(_salts)}"
-        fresh = handle.generate(before, max_tokens=1, temperature=0.0, logprobs=NUM_ASKED, ignore_eos=True, salt=salt)
-        return cls(fresh.tokens[0].top, "fresh pass")
+        return cls(fresh_pass(handle, before), "fresh pass")
+
+
+def fresh_pass(handle: EngineHandle, before: list[int]) -> Top:
+    """What an engine finds most likely after these token ids, in one pass over all of them."""
+    # A salt of its own: no KV is taken over from the request that is looked into.
+    salt = f"parity-{next(_salts)}"
+    fresh = handle.generate(before, max_tokens=1, temperature=0.0, logprobs=NUM_ASKED, ignore_eos=True, salt=salt)
+    return fresh.tokens[0].top
 
 
 def _side(handle: EngineHandle, seen: _Pass, own: int | None, other: int | None) -> Side:

@@ -10,7 +10,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from llmlab.engines.handle import EngineHandle
 from llmlab.engines.precision import ORDER, precision
 from llmlab.engines.result import Result
-from llmlab.errors import EngineError, RequestError
+from llmlab.errors import EngineError
 from llmlab.parity.case import NUM_ASKED, case_of, has_same_tokens
 from llmlab.parity.distances import BOUNDS, Bound, Distance, distance, merged
 from llmlab.parity.divergence import Divergence, divergence_of
@@ -55,10 +55,7 @@ def parity(
 
 def _num_vocab(handle: EngineHandle) -> int:
     """Raises: EngineError or RequestError when this engine cannot be asked for logits."""
-    if handle.is_paused:
-        raise RequestError(f"{handle.name} is paused. Let it run first: `%llm resume`.")
-    if handle.num_open_requests:
-        raise RequestError(f"{handle.name} has {handle.num_open_requests} requests of its own. Wait for them.")
+    handle.require_idle()
     try:
         return int(handle.logits([0]).shape[1])
     except EngineError as error:

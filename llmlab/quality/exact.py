@@ -5,7 +5,6 @@ This file must not know any engine.
 
 from __future__ import annotations
 
-import math
 import re
 from collections.abc import Iterable
 from dataclasses import dataclass
@@ -53,13 +52,10 @@ class ExactAnswers:
 
     @property
     def interval(self) -> tuple[float, float]:
-        """Where the share of many such questions lies, with 95 %: the Wilson interval.
+        """Where the share of many such questions lies, with 95 %: the Wilson interval. Without one, 0 to 1."""
+        from llmlab.compare.votes import wilson  # the package brings all of compare() along
 
-        Source: Wilson, "Probable inference, the law of succession, and statistical inference", JASA 22 (1927).
-        """
-        n, share, z = len(self.answered), self.share, 1.96
-        middle, half = share + z * z / (2 * n), z * math.sqrt(share * (1 - share) / n + z * z / (4 * n * n))
-        return (middle - half) / (1 + z * z / n), (middle + half) / (1 + z * z / n)
+        return wilson(self.num_right, len(self.answered)) or (0.0, 1.0)
 
     def __repr__(self) -> str:
         low, high = self.interval

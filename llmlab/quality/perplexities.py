@@ -122,6 +122,6 @@ def negative_log_likelihood(rows: NDArray[np.float32], token_ids: Sequence[int])
     """
     import numpy as np
 
-    highest = rows.max(axis=1, keepdims=True)
-    log_sum = np.log(np.exp(rows - highest, dtype=np.float64).sum(axis=1)) + highest[:, 0]
-    return log_sum - rows[np.arange(len(token_ids)), token_ids]
+    from llmlab.parity.distances import log_softmax
+
+    return -log_softmax(rows)[np.arange(len(token_ids)), token_ids]

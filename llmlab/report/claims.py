@@ -12,7 +12,7 @@ from typing import Literal
 
 import msgspec
 
-from llmlab.bench.result import Bench, EngineFacts, Point
+from llmlab.bench.result import Bench, EngineFacts, Point, best_point
 from llmlab.cards import bytes_text, seconds_text
 from llmlab.quality import Perplexity
 from llmlab.report.load_times import LoadTimes
@@ -64,8 +64,7 @@ class Evidence:
 
     def best(self, facts: EngineFacts) -> Point | None:
         """Where it wrote most tokens a second."""
-        points = [p for p in self.result.points_of(facts.name) if p.is_complete and p.throughput_tps is not None]
-        return max(points, key=lambda p: p.throughput_tps or 0.0, default=None)
+        return best_point(self.result.complete_points_of(facts.name), lambda p: p.throughput_tps)
 
 
 Finding = tuple[Kind, Verdict, str]
@@ -80,7 +79,7 @@ def settled(evidence: Evidence) -> tuple[Settled, ...]:
 def _batching(evidence: Evidence) -> Iterator[Finding]:
     for kind in KINDS:
         for facts in evidence.of(kind):
-            points = [p for p in evidence.result.points_of(facts.name) if p.is_complete]
+            points = evidence.result.complete_points_of(facts.name)
             sizes = [size for p in points if (size := p.median(lambda m: m.max_batch_size)) is not None]
             if not sizes or max(sizes) < 2:
                 continue

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from typing import TypeVar
 
 from llmlab.bench.measurement import Measurement
-from llmlab.bench.result import Bench, Point
+from llmlab.bench.result import Bench, Point, best_point
 from llmlab.cards import bytes_text, seconds_text
 from llmlab.quality import ExactAnswers, Perplexity
 from llmlab.report.load_times import LoadTimes
@@ -62,8 +62,8 @@ def criteria_of(
 ) -> tuple[Criterion, ...]:
     """All of them, in the order of their weight; those that no engine has a figure for are left out."""
     names = [facts.name for facts in result.engines]
-    points = {name: [p for p in result.points_of(name) if p.is_complete] for name in names}
-    best = {name: _best(points[name], lambda p: p.throughput_tps) for name in names}
+    points = {name: result.complete_points_of(name) for name in names}
+    best = {name: best_point(points[name], lambda p: p.throughput_tps) for name in names}
     first = {name: points[name][0] if points[name] else None for name in names}
     facts = {each.name: each for each in result.engines}
     one_user = "one user at a time should "
@@ -104,23 +104,12 @@ def _value(names: Sequence[str], of: Mapping[str, T], figure: Callable[[T], floa
     return {name: figure(of[name]) if name in of else None for name in names}
 
 
-def _best(points: Sequence[Point], figure: Callable[[Point], float | None]) -> Point | None:
-    known = [(value, i) for i, point in enumerate(points) if (value := figure(point)) is not None]
-    return points[max(known)[1]] if known else None
-
-
 def _goodput(result: Bench, points: Mapping[str, Sequence[Point]]) -> Criterion | None:
     if not result.slo:
         return None
-    best = {name: _best(of_engine, lambda p: p.goodput_rps) for name, of_engine in points.items()}
-    shown = {
-        name: f"{p.goodput_rps:.2g}/s at load {p.load:g}"
-        for name, p in best.items()
-        if p is not None and p.goodput_rps is not None
-    }
-    values = {name: p.goodput_rps if p else None for name, p in best.items()}
-    spreads = {name: p.spread(lambda m: m.goodput_rps) if p else None for name, p in best.items()}
-    return Criterion(f"most requests/s within {result.slo}", "the limits decide", False, values, shown, spreads)
+    best = {name: best_point(of_engine, lambda p: p.goodput_rps) for name, of_engine in points.items()}
+    name = f"most requests/s within {result.slo}"
+    return _at(name, "the limits decide", best, lambda p: p.goodput_rps, "{:.2g}/s".format, lower=False)
 
 
 def _at(
@@ -168,7 +157,7 @@ def _perplexity(names: Sequence[str], perplexities: Mapping[str, Perplexity]) ->
 
 def _exact(names: Sequence[str], exact: Mapping[str, ExactAnswers]) -> Criterion:
     """Of 24 questions a difference of two or three is chance: half the width of the interval is allowed."""
-    values = {name: exact[name].share if name in exact else None for name in names}
+    values = _value(names, exact, lambda e: e.share)
     shown = {name: f"{e.num_right} of {len(e.answered)}" for name, e in exact.items()}
     half = max(((e.interval[1] - e.interval[0]) / 2 for e in exact.values()), default=0.0)
     return Criterion("right answers", "answers must be right", False, values, shown, {}, tolerance=half)

@@ -11,7 +11,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import TypeVar
 
-from llmlab.bench.result import Bench
+from llmlab.bench.result import Bench, best_point
 from llmlab.engines.handle import EngineHandle
 from llmlab.engines.registry import handles
 from llmlab.errors import LlmlabError, RequestError, unknown
@@ -45,9 +45,9 @@ class Report:
         """Engine -> cost of a million output tokens at its highest throughput: price of an hour / tokens of an hour."""
         found = {}
         for name, per_hour in self.price.items():
-            speeds = [p.throughput_tps for p in self.result.points_of(name) if p.is_complete and p.throughput_tps]
-            if speeds:
-                found[name] = per_hour / (max(speeds) * 3600) * 1e6
+            best = best_point(self.result.complete_points_of(name), lambda p: p.throughput_tps)
+            if best and best.throughput_tps:
+                found[name] = per_hour / (best.throughput_tps * 3600) * 1e6
         return found
 
     @cached_property

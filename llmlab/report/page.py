@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Sequence
 from html import escape
 from typing import TYPE_CHECKING
 
-from llmlab.bench.page import body, framed, whole_page
+from llmlab.bench.page import body, bullets, framed, scrolled, whole_page
 from llmlab.cards import with_code
 from llmlab.report import content
 from llmlab.report.claims import rows_of
@@ -25,10 +25,10 @@ def html(report: Report) -> str:
     """The report as a piece of page."""
     choice = report.choice
     parts = [f"<h2>{escape(content.title(report))}</h2><p><b>{with_code(choice.sentence)}</b></p>"]
-    parts += [_list("Why", choice.reasons), _list("What would speak for another", choice.conditions)]
+    parts += [_said("Why", choice.reasons), _said("What would speak for another", choice.conditions)]
     parts += ["<h2>Side by side</h2>", _table(content.comparison(report))]
     parts.append(f'<p class="llmlab-quiet">{content.LEGEND}</p>')
-    parts += ["<h2>Under load</h2>", body(report.result), _list("", [*report.result.notes(), *report.notes])]
+    parts += ["<h2>Under load</h2>", body(report.result), bullets([*report.result.notes(), *report.notes])]
     parts += ["<h2>Engines</h2>", _table(content.engines(report))]
     if (parity := content.parity_table(report)) is not None and report.manifest is not None:
         parts += ["<h2>Is it the same model?</h2>", f"<p>{escape(report.manifest.verdict)}</p>", _table(parity)]
@@ -50,7 +50,7 @@ def _claims(report: Report) -> str:
             + "</tr>"
         )
     head = "".join(f'<th class="llmlab-word">{name}</th>' for name in ("row", "claim", "verdict", "figure of this run"))
-    return f'<div class="llmlab-scroll"><table><tr>{head}</tr>{rows}</table></div>'
+    return scrolled(f"<tr>{head}</tr>{rows}")
 
 
 def _table(table: content.Table) -> str:
@@ -59,13 +59,13 @@ def _table(table: content.Table) -> str:
     lines = "".join(
         f"<tr>{''.join(f'<td class=llmlab-prose>{escape(value)}</td>' for value in row)}</tr>" for row in rows
     )
-    return f'<div class="llmlab-scroll"><table><tr>{head}</tr>{lines}</table></div>'
+    return scrolled(f"<tr>{head}</tr>{lines}")
 
 
-def _section(name: str, lines: Iterable[str]) -> str:
-    return f"<h2>{escape(name)}</h2>{_list('', lines)}"
+def _section(name: str, lines: Sequence[str]) -> str:
+    return f"<h2>{escape(name)}</h2>{bullets(lines)}"
 
 
-def _list(name: str, lines: Iterable[str]) -> str:
-    items = "".join(f"<li>{with_code(line)}</li>" for line in lines)
-    return f"{f'<p>{escape(name)}</p>' if name else ''}<ul>{items}</ul>" if items else ""
+def _said(name: str, lines: Sequence[str]) -> str:
+    """Lines below a name; "" without any."""
+    return f"<p>{escape(name)}</p>{bullets(lines)}" if lines else ""

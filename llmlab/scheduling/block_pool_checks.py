@@ -50,7 +50,7 @@ class CheckedPool:
         return self.pool.num_free_blocks
 
     @property
-    def supports_prefixes(self) -> bool:
+    def prefix_caching(self) -> bool:
         return self._prefixes is not None
 
     def block_table(self, seq_id: str) -> tuple[int, ...]:
@@ -69,10 +69,10 @@ class CheckedPool:
         found = list(guarded(call, self._prefixes.lookup, token_ids, salt))
         size, longest = self.block_size, max(0, len(token_ids) - 1) // self.block_size
         if self._look(call) != self._seen:
-            _fail(call, "it changed the pool; lookup only looks")
+            fail(call, "it changed the pool; lookup only looks")
         if len(found) > longest:
             text = f"it hits {len(found)} blocks of {size}, at most {longest} are allowed: one token must be left over"
-            _fail(call, text)
+            fail(call, text)
         for i, block in enumerate(found):
             self._check_hit(call, block, (salt, tuple(token_ids[: (i + 1) * size])))
         return found
@@ -93,7 +93,7 @@ class CheckedPool:
         before = self._after(call)
         table = self._seen.tables[seq_id]
         if table[: len(cached_blocks)] != tuple(cached_blocks):
-            _fail(call, f"the block table of {seq_id} is {list(table)}, it must begin with the cached blocks")
+            fail(call, f"the block table of {seq_id} is {list(table)}, it must begin with the cached blocks")
         self._check_new(call, seq_id, table[len(cached_blocks) :], before)
 
     def append(self, seq_id: str, num_tokens: int = 1) -> list[BlockCopy]:
@@ -110,11 +110,11 @@ class CheckedPool:
         before = self._after(call)
         now, num_kept = self._seen.tables[seq_id], len(table) - is_shared
         if now[:num_kept] != table[:num_kept]:
-            _fail(call, f"the block table of {seq_id} was {list(table)} and is {list(now)}: it may only grow")
+            fail(call, f"the block table of {seq_id} was {list(table)} and is {list(now)}: it may only grow")
         wanted = [BlockCopy(table[-1], now[num_kept])] if is_shared else []
         if copies != wanted:
             what = f"block {table[-1]} is shared and partly filled" if is_shared else "nothing is shared"
-            _fail(call, f"{what}: it must return {wanted}, it returned {copies}")
+            fail(call, f"{what}: it must return {wanted}, it returned {copies}")
         self._check_new(call, seq_id, now[num_kept:], before)
         return copies
 
@@ -125,7 +125,7 @@ class CheckedPool:
         before = self._after(call)
         if self._seen.tables[child_id] != before.tables[parent_id]:
             text = f"the child has the block table {list(self._seen.tables[child_id])}"
-            _fail(call, f"{text}, the parent {list(before.tables[parent_id])}")
+            fail(call, f"{text}, the parent {list(before.tables[parent_id])}")
 
     def commit(self, seq_id: str, token_ids: Sequence[int], num_computed_tokens: int, salt: str = "") -> None:
         if self._prefixes is None:
@@ -151,7 +151,7 @@ class CheckedPool:
             self.pool.block_table(seq_id)
         except KeyError:
             return
-        _fail(call, f"{seq_id} still has a block table")
+        fail(call, f"{seq_id} still has a block table")
 
     # ---- what an engine needs beside it
 
@@ -188,28 +188,28 @@ class CheckedPool:
             try:
                 table = tables[seq_id] = tuple(pool.block_table(seq_id))
             except KeyError:
-                _fail(call, f"{seq_id} has no block table")
+                fail(call, f"{seq_id} has no block table")
             if pool.num_tokens(seq_id) != num_tokens:
-                _fail(call, f"num_tokens({seq_id!r}) is {pool.num_tokens(seq_id)}, expected {num_tokens}")
+                fail(call, f"num_tokens({seq_id!r}) is {pool.num_tokens(seq_id)}, expected {num_tokens}")
             if len(table) != self._blocks_for(num_tokens):
                 num_wanted = self._blocks_for(num_tokens)
-                _fail(
+                fail(
                     call, f"{seq_id} holds {len(table)} blocks of {size} for {num_tokens} tokens, expected {num_wanted}"
                 )
             for block in table:
                 if not isinstance(block, int) or not 0 <= block < self.num_blocks:
-                    _fail(call, f"{seq_id} holds block {block!r}; block ids are 0 to {self.num_blocks - 1}")
+                    fail(call, f"{seq_id} holds block {block!r}; block ids are 0 to {self.num_blocks - 1}")
                 if seq_id in holders.setdefault(block, []):
-                    _fail(call, f"block {block} stands twice in the block table of {seq_id}")
+                    fail(call, f"block {block} stands twice in the block table of {seq_id}")
                 holders[block].append(seq_id)
         ref_counts = tuple(pool.ref_count(block) for block in range(self.num_blocks))
         for block, count in enumerate(ref_counts):
             if count != len(who := holders.get(block, [])):
-                _fail(call, f"block {block} has ref_count {count}, but {len(who)} block tables hold it ({who[:4]})")
+                fail(call, f"block {block} has ref_count {count}, but {len(who)} block tables hold it ({who[:4]})")
         num_free = pool.num_free_blocks
         if num_free + len(holders) != self.num_blocks:
             kind = "blocks leaked" if num_free + len(holders) < self.num_blocks else "a held block is free as well"
-            _fail(call, f"{len(holders)} held + {num_free} free is not {self.num_blocks}: {kind}")
+            fail(call, f"{len(holders)} held + {num_free} free is not {self.num_blocks}: {kind}")
         return _Seen(tables, ref_counts, num_free)
 
     def _check_refusal(self, call: str, needed: int) -> None:
@@ -217,29 +217,29 @@ class CheckedPool:
         try:
             now = self._look(call)
         except PartFailed as error:
-            _fail(call, f"{changed} ({str(error).removeprefix(f'{call}: ')})")
+            fail(call, f"{changed} ({str(error).removeprefix(f'{call}: ')})")
         if now != self._seen:
-            _fail(call, changed)
+            fail(call, changed)
         if needed <= self._seen.num_free:
-            _fail(call, f"it raised NoFreeBlocks, but {needed} blocks are needed and {self._seen.num_free} are free")
+            fail(call, f"it raised NoFreeBlocks, but {needed} blocks are needed and {self._seen.num_free} are free")
 
     def _check_new(self, call: str, seq_id: str, new: Sequence[int], before: _Seen) -> None:
         """Blocks to be written belong to nobody else, and what was in them is gone."""
         for block in new:
             if before.ref_counts[block]:
                 holder = next(name for name, table in before.tables.items() if block in table)
-                _fail(call, f"{seq_id} gets block {block} to write in, which {holder} holds")
+                fail(call, f"{seq_id} gets block {block} to write in, which {holder} holds")
             self._contents.pop(block, None)
             self._note_findable(block, False)
 
     def _check_hit(self, call: str, block: int, wanted: Content) -> None:
         content = self._contents.get(block)
         if content is None:
-            _fail(call, f"it hits block {block}, whose KV was never computed or is overwritten: a stale hash")
+            fail(call, f"it hits block {block}, whose KV was never computed or is overwritten: a stale hash")
         if content[0] != wanted[0]:
-            _fail(call, f"it hits block {block}, which was filled under the salt {content[0]!r}, not {wanted[0]!r}")
+            fail(call, f"it hits block {block}, which was filled under the salt {content[0]!r}, not {wanted[0]!r}")
         if content[1] != wanted[1]:
-            _fail(
+            fail(
                 call, f"it hits block {block}, whose KV is that of other tokens, or of the same after another beginning"
             )
 
@@ -264,5 +264,6 @@ def guarded(call: str, function: Callable[..., Any], *arguments: Any) -> Any:
         raise PartFailed(f"{call}: {type(error).__name__}: {error}{where}") from error
 
 
-def _fail(call: str, text: str) -> NoReturn:
+def fail(call: str, text: str) -> NoReturn:
+    """Raises: PartFailed, always."""
     raise PartFailed(f"{call}: {text}")

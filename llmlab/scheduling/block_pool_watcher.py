@@ -10,6 +10,7 @@ from typing import Protocol
 
 from llmlab.scheduling.block_pool import PoolChanges
 from llmlab.scheduling.contracts import BlockPool
+from llmlab.scheduling.prefixes import common_prefix
 from llmlab.trace import BlockDelta
 
 NUM_NEXT_FREE = 16  # free blocks that a delta tells
@@ -46,7 +47,7 @@ class BlockWatcher:
         for seq_id in sorted(changes.tables):
             before = self._tables.pop(seq_id, ())
             now = pool.block_table(seq_id) if seq_id in alive else ()
-            num_kept = _common(before, now)
+            num_kept = common_prefix(before, now, min(len(before), len(now)))
             if lost := before[num_kept:]:
                 freed[seq_id] = lost
             if gained := now[num_kept:]:
@@ -80,14 +81,3 @@ class BlockWatcher:
             num_free=self._pool.num_free_blocks,
             num_blocks=self._pool.num_blocks,
         )
-
-
-def _common(a: tuple[int, ...], b: tuple[int, ...]) -> int:
-    """Length of the common beginning.
-
-    >>> _common((1, 2, 3), (1, 2, 7, 8))
-    2
-    """
-    if b[: len(a)] == a:
-        return len(a)
-    return next((i for i, (x, y) in enumerate(zip(a, b, strict=False)) if x != y), min(len(a), len(b)))

@@ -5,6 +5,10 @@ This file must not know pools, engines or time.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from typing import Any
+
+from llmlab.errors import EngineError, unknown
 from llmlab.scheduling.contracts import RequestView, SchedulerState
 
 
@@ -87,3 +91,9 @@ def _in_order(waiting: tuple[RequestView, ...]) -> list[RequestView] | tuple[Req
 
 
 POLICIES = {"chunked": ChunkedPrefill, "fcfs": Fcfs, "static": StaticBatching}
+
+
+def check_policy(options: Mapping[str, Any]) -> None:
+    """Raises: EngineError when the option "policy" of an engine names none of ours."""
+    if (name := options.get("policy", "chunked")) not in POLICIES:
+        raise EngineError(unknown("policy", str(name), POLICIES))

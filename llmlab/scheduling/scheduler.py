@@ -8,6 +8,7 @@ This file must not know any engine, model or clock.
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from typing import Any
 
 from llmlab.errors import NoFreeBlocks, PlanRefused
 from llmlab.scheduling.contracts import BlockCopy, BlockPool, Policy, PrefixCachingPool, RequestView, SchedulerState
@@ -18,6 +19,8 @@ from llmlab.trace import Phase, ScheduledRequest
 # An admission must leave this many tokens of KV room to each running sequence, or the next steps preempt it again.
 WATERMARK_TOKENS = 8
 MAX_IDLE_STEPS = 100
+# Of a queue of 10,000 the record of a step names those who come first, and counts the others.
+NUM_WAITING_TOLD = 64
 
 
 @dataclass(frozen=True, slots=True)
@@ -99,6 +102,16 @@ class Scheduler:
     def capacity_tokens(self) -> int:
         """KV room of the whole pool: the longest sequence that can ever run."""
         return self.pool.num_blocks * self.pool.block_size
+
+    def told(self, plan: StepPlan | None) -> dict[str, Any]:
+        """What the trace record of a step says of its plan, and of the queue now. None: nothing was to be planned."""
+        return {
+            "waiting": tuple([view.request_id for view in self.waiting[:NUM_WAITING_TOLD]]),
+            "num_waiting": self.num_waiting,
+            "num_running": len(self.running),
+            "preempted": tuple(plan.preempted) if plan else (),
+            "prefix_hits": plan.prefix_hits if plan else {},
+        }
 
     def add(self, seq: Sequence) -> None:
         """Put a sequence at the end of the queue.

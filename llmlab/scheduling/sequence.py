@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 
 from llmlab.scheduling.contracts import RequestView
+from llmlab.trace import Request
 
 
 @dataclass(slots=True, eq=False)
@@ -24,6 +25,12 @@ class Sequence:
     num_preemptions: int = 0
     # A waiting sequence does not change: its view is made once.
     _view: RequestView | None = field(default=None, repr=False)
+
+    @classmethod
+    def of(cls, request: Request) -> Sequence:
+        """A request at its beginning."""
+        ids = list(request.prompt_token_ids)
+        return cls(request.request_id, ids, len(ids), user=request.user, priority=request.priority, salt=request.salt)
 
     @property
     def num_tokens(self) -> int:

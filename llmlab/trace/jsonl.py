@@ -24,12 +24,14 @@ from llmlab.trace import lines
 from llmlab.trace.lines import Line
 from llmlab.trace.records import Header
 
-__all__ = ["Line", "read", "write", "write_whole"]
+__all__ = ["Line", "is_trace_file", "read", "write", "write_whole"]
 
 MAX_LINE_BYTES = 16 * 2**20
 # Deflate can expand a thousandfold; traces of real runs compress 5 to 30 times.
 MAX_GZIP_RATIO = 250
 GZIP_SLACK_BYTES = 2**20
+
+SUFFIXES = (".jsonl", ".jsonl.gz")
 
 _ADVICE = {
     errno.ENOSPC: "Free some space, or save to another disk.",
@@ -41,6 +43,11 @@ _ADVICE = {
     errno.EROFS: "Save to a folder of your own.",
     errno.EISDIR: "Give a file name in that folder.",
 }
+
+
+def is_trace_file(name: str) -> bool:
+    """Whether a name is that of a saved trace, not of a model."""
+    return name.endswith(SUFFIXES)
 
 
 def read(path: Path) -> Iterator[Line]:

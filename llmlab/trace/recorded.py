@@ -5,14 +5,9 @@ datasets/traces/README.md tells how they were made. This file must not know what
 
 from __future__ import annotations
 
-from pathlib import Path
-
 from llmlab.errors import TraceError, unknown
+from llmlab.shipped import shipped
 from llmlab.trace.recording import Trace
-
-_PACKAGE = Path(__file__).resolve().parents[1]
-# A wheel carries them inside the package.
-_FOLDERS = (_PACKAGE.parent / "datasets" / "traces", _PACKAGE / "datasets" / "traces")
 
 
 def recorded(name: str) -> Trace:
@@ -22,9 +17,12 @@ def recorded(name: str) -> Trace:
     >>> recorded("preemption")
     Trace(vllm, smollm2-135m, 16 requests, 358 steps)
 
-    Raises: TraceError for an unknown name.
+    Raises: TraceError for an unknown name, or when this installation has none.
     """
-    files = {file.name.partition(".")[0]: file for folder in _FOLDERS for file in sorted(folder.glob("*.jsonl.gz"))}
+    try:
+        files = {file.name.partition(".")[0]: file for file in shipped("traces").glob("*.jsonl.gz")}
+    except FileNotFoundError as error:
+        raise TraceError(str(error)) from None
     if name not in files:
         raise TraceError(unknown("recorded trace", name, files))
     return Trace.load(files[name])

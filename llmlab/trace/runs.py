@@ -5,7 +5,7 @@ This file must not know what the numbers are.
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable
+from collections.abc import Collection, Iterable, Iterator
 
 
 def runs(indices: Iterable[int]) -> tuple[tuple[int, int], ...]:
@@ -21,6 +21,19 @@ def runs(indices: Iterable[int]) -> tuple[tuple[int, int], ...]:
         else:
             out.append([i, 1])
     return tuple((first, length) for first, length in out)
+
+
+def placed_runs(cells: list[tuple[int, int]]) -> Iterator[tuple[int, int, int]]:
+    """(cell, position) pairs as (first_cell, first_position, length).
+
+    >>> list(placed_runs([(4, 0), (5, 1), (6, 9)]))
+    [(4, 0, 2), (6, 9, 1)]
+    """
+    start = 0
+    for i in range(1, len(cells) + 1):
+        if i == len(cells) or cells[i] != (cells[i - 1][0] + 1, cells[i - 1][1] + 1):
+            yield (*cells[start], i - start)
+            start = i
 
 
 def in_words(kind: str, numbers: Collection[int]) -> str:

@@ -5,7 +5,7 @@ This file must not know where a trace comes from: each panel says who measured i
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -22,6 +22,8 @@ if TYPE_CHECKING:
 # Pixels of one panel, and the rows that can still be told apart in it.
 _PANEL, _MAX_ROWS = 300, 96
 _GAP = 0.16
+Times = Collection[metrics.RequestTimes]
+Figure = Callable[[Trace, Times], float | None]
 
 
 @dataclass(frozen=True)
@@ -66,13 +68,14 @@ def before_after(
 
 def differences(before: Trace, after: Trace) -> Card:
     """Figures of both traces, and the change."""
-    rows = [_row(name, figure(before), figure(after), unit) for name, figure, unit in _FIGURES]
+    sides = [(trace, metrics.request_times(trace).values()) for trace in (before, after)]
+    rows = [_row(name, unit, *(figure(*side) for side in sides)) for name, figure, unit in _FIGURES]
     told = (f"before: {look.about(before.header)}", f"after: {look.about(after.header)}")
     return Card("", ("", "before", "after", "change"), tuple(rows), told)
 
 
 def _row(
-    name: str, before: float | None, after: float | None, unit: str
+    name: str, unit: str, before: float | None, after: float | None
 ) -> tuple[str, str | None, str | None, str | None]:
     def text(value: float | None) -> str | None:
         return None if value is None else f"{look.short(value)} {unit}".strip()
@@ -81,17 +84,21 @@ def _row(
     return name, text(before), text(after), change
 
 
-def _of_requests(figure: Callable[[metrics.RequestTimes], float | None], q: float) -> Callable[[Trace], float | None]:
-    def value(trace: Trace) -> float | None:
-        found = map(figure, metrics.request_times(trace).values())
+def _of_requests(figure: Callable[[metrics.RequestTimes], float | None], q: float) -> Figure:
+    def value(_: Trace, times: Times) -> float | None:
+        found = map(figure, times)
         at = metrics.percentile([one for one in found if one is not None], q)
         return None if at is None else 1000 * at
 
     return value
 
 
-def _longest_gap_ms(trace: Trace) -> float | None:
-    gaps = [gap for times in metrics.request_times(trace).values() for gap in metrics.itl_s(times)]
+def _of_trace(figure: Callable[[Trace], float | None]) -> Figure:
+    return lambda trace, _: figure(trace)
+
+
+def _longest_gap_ms(_: Trace, times: Times) -> float | None:
+    gaps = [gap for one in times for gap in metrics.itl_s(one)]
     return 1000 * max(gaps) if gaps else None
 
 
@@ -105,18 +112,18 @@ def _hits(trace: Trace) -> float | None:
     return float(sum(sum(step.prefix_hits.values()) for step in trace.step_records))
 
 
-_FIGURES: tuple[tuple[str, Callable[[Trace], float | None], str], ...] = (
-    ("throughput", metrics.throughput_tps, "tok/s"),
+_FIGURES: tuple[tuple[str, Figure, str], ...] = (
+    ("throughput", _of_trace(metrics.throughput_tps), "tok/s"),
     ("TTFT, median", _of_requests(metrics.ttft_s, 50), "ms"),
     ("TTFT, p99", _of_requests(metrics.ttft_s, 99), "ms"),
     ("TPOT, median", _of_requests(metrics.tpot_s, 50), "ms"),
     ("longest gap between two tokens", _longest_gap_ms, "ms"),
     ("whole answer, median", _of_requests(metrics.e2e_s, 50), "ms"),
-    ("steps", lambda trace: float(len(trace.step_records)), ""),
-    ("preemptions", metrics.num_preemptions, ""),
-    ("tokens computed twice", metrics.recomputed_tokens, ""),
-    ("tokens found in the prefix cache", _hits, ""),
-    ("most of the KV cache in use", _kv_peak, "%"),
+    ("steps", lambda trace, _: float(len(trace.step_records)), ""),
+    ("preemptions", _of_trace(metrics.num_preemptions), ""),
+    ("tokens computed twice", _of_trace(metrics.recomputed_tokens), ""),
+    ("tokens found in the prefix cache", _of_trace(_hits), ""),
+    ("most of the KV cache in use", _of_trace(_kv_peak), "%"),
 )
 
 

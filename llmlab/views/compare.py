@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
@@ -17,7 +16,7 @@ import msgspec
 
 from llmlab.compare import Comparison
 from llmlab.errors import LlmlabError
-from llmlab.views.compare_data import Data, cell_data, compare_data, head_data, num_shown, title
+from llmlab.views.compare_data import Data, all_answered, cell_data, compare_data, head_data, num_shown, title
 from llmlab.views.page import frame
 from llmlab.views.placed import Placed
 
@@ -48,12 +47,10 @@ class CompareView(Placed["CompareWidget"]):
     def __init__(self, comparison: Comparison, mode: Mode = "text") -> None:
         super().__init__()
         self.comparison, self.mode = comparison, mode
-        self._is_followed = self._is_shown = False
-        self._is_finished = False
+        self._is_followed = self._is_finished = False
         self._lock = threading.Lock()
         self._sent: dict[tuple[int, int], tuple[Any, ...]] = {}  # cell -> what of it was sent
         self._told: tuple[Any, ...] = ()
-        self._end_hook: Callable[[], None] | None = None
 
     # ---- what a user does
 
@@ -92,11 +89,11 @@ class CompareView(Placed["CompareWidget"]):
             elif kind == "reveal":
                 told.reveal()
                 self._send_all()
-                self._republish()
+                self.republish()
             elif kind == "why" and told.done and not told.is_blind:
                 told.parting(int(message.get("prompt") or 0), int(message.get("b") or 1))
                 self._send_all()
-                self._republish()
+                self.republish()
 
     # ---- the page
 
@@ -107,12 +104,9 @@ class CompareView(Placed["CompareWidget"]):
         return CompareWidget(opening, self.answer)
 
     def _appear(self, *, is_page: bool) -> None:
-        from llmlab.views.display import CELLS
-
         super()._appear(is_page=is_page)
-        self._is_shown = True
         if not self.comparison.done:
-            self._end_hook = self._end_hook or CELLS.after_each(self._finish)
+            self._at_cell_ends(self._finish)
             self.follow()
 
     def follow(self) -> None:
@@ -120,12 +114,6 @@ class CompareView(Placed["CompareWidget"]):
         if not self._is_followed:
             self._is_followed = True
             threading.Thread(target=self._follow, name="llmlab compare view", daemon=True).start()
-
-    def left(self) -> None:
-        if self._end_hook is not None:
-            self._end_hook()
-            self._end_hook = None
-        super().left()
 
     def _follow(self) -> None:
         while not self._finish():
@@ -141,23 +129,10 @@ class CompareView(Placed["CompareWidget"]):
             if self._is_finished:
                 return True
             self._is_finished = True
-        if self._end_hook is not None:
-            self._end_hook()
-            self._end_hook = None
+        self._forget_end()
         self._send_all()
-        self._republish()
+        self.republish()
         return True
-
-    def _republish(self) -> None:
-        from llmlab.views.display import publish
-
-        if not self._is_shown:
-            return
-        bundle = self.bundle()
-        if self._widget is not None:
-            place = self._widget.place
-            bundle["text/html"] = f'<div data-llmlab-place="{place}">{bundle["text/html"]}</div>'
-        publish(bundle, self._display_id, update=True)
 
     def _send_all(self) -> None:
         self._send({"t": "k", **compare_data(self.comparison)})
@@ -180,25 +155,17 @@ class CompareView(Placed["CompareWidget"]):
 
     def _news_of(self, i: int, j: int) -> Data | None:
         """One cell, when something of it is new."""
-        before = self._sent.get((i, j), (0, "waiting", None, None))
+        told, before = self.comparison, self._sent.get((i, j), (0, "waiting", None, None))
         if before[3] is True:
             return None
-        cell = cell_data(self.comparison, i, j, before[0])
+        cell = cell_data(told, i, j, before[0])
         num_tokens = before[0] + len(cell["tokens"])
-        is_final = cell["state"] not in ("waiting", "held", "streaming") and self._is_settled(i)
+        is_final = cell["state"] not in ("waiting", "held", "streaming") and all_answered(told, i)
         now = (num_tokens, cell["state"], cell.get("differs_at"), is_final)
         if now == before:
             return None
         self._sent[i, j] = now
         return cell
-
-    def _is_settled(self, prompt: int) -> bool:
-        """No column adds to this prompt any more: where they differ is known as well."""
-        results = [column.result(prompt) for column in self.comparison.columns]
-        return all(
-            column.is_over or (result is not None and result.finish_reason is not None)
-            for column, result in zip(self.comparison.columns, results, strict=True)
-        )
 
     def _send(self, message: Data) -> None:
         widget = self._widget

@@ -6,6 +6,7 @@ This file must not know widgets or notebooks.
 
 from __future__ import annotations
 
+from functools import lru_cache
 from typing import Any
 
 from llmlab.cards import bytes_text
@@ -20,6 +21,7 @@ from llmlab.views.tokens import sampling_words
 MAX_PROMPTS = 200  # that a page shows; the table has all
 MAX_DIFF_CHARS = 20_000  # of one answer, for the words that differ
 Data = dict[str, Any]
+Span = tuple[int, int]
 _NUMBERS = {2: "two", 3: "three", 4: "four"}
 
 
@@ -62,7 +64,7 @@ def cell_data(comparison: Comparison, prompt: int, place: int, since: int = 0) -
     index = comparison.order(prompt)[place]
     column = comparison.columns[index]
     result = column.result(prompt)
-    held = comparison.is_blind and not _all_answered(comparison, prompt)
+    held = comparison.is_blind and not all_answered(comparison, prompt)
     if result is None or held:
         return {"from": 0, "tokens": [], "state": _waiting(column, held), "error": column.error}
     tokens = [[token.text, token.logprob] for token in result.tokens[since:]]
@@ -159,7 +161,8 @@ def _detail(column: Column, columns: list[Column]) -> str:
     return " · ".join([*told, *([f"{bytes_text(disk)} on disk"] if disk else [])])
 
 
-def _all_answered(comparison: Comparison, prompt: int) -> bool:
+def all_answered(comparison: Comparison, prompt: int) -> bool:
+    """No column adds to this prompt any more: where they differ is known as well."""
     results = [column.result(prompt) for column in comparison.columns]
     return all(
         column.is_over or (result is not None and result.finish_reason is not None)
@@ -180,8 +183,14 @@ def _changed(comparison: Comparison, prompt: int, index: int, result: Result) ->
         return []
     if max(len(first.text), len(result.text)) > MAX_DIFF_CHARS:
         return []
-    changes = diff(words(first.text), words(result.text))
-    return [[list(span) for span in spans(changes, "a")], [list(span) for span in spans(changes, "b")]]
+    return [[list(span) for span in side] for side in _spans_of(first.text, result.text)]
+
+
+# A page asks for the same two texts with each of its messages.
+@lru_cache(maxsize=1024)
+def _spans_of(a: str, b: str) -> tuple[tuple[Span, ...], tuple[Span, ...]]:
+    changes = diff(words(a), words(b))
+    return tuple(spans(changes, "a")), tuple(spans(changes, "b"))
 
 
 def _place(comparison: Comparison, prompt: int, winner: int | None) -> int | None:

@@ -11,17 +11,19 @@ from html import escape
 from math import exp
 from typing import Any
 
+from llmlab.cards import short_text
 from llmlab.compare import Comparison
 from llmlab.compare.tables import SUMMARY, summary_rows
 from llmlab.views.compare_data import Data, cell_data, head_data, num_shown, parting_data
+from llmlab.views.twin_tokens import class_of
+from llmlab.views.twin_words import percent
 
 MAX_TEXTS = 20  # prompts whose answers are written out; the table below has all that a page shows
 _HEADINGS = {
     "ttft_s": "TTFT, s", "tokens_per_s": "tok/s", "num_tokens": "tokens", "num_answers": "answers",
     "num_equal": "equal", "num_parted": "parted", "rss_bytes": "memory, MB", "disk_bytes": "on disk, MB",
 }  # fmt: skip
-# Probability from this on -> width of the line under a token, in px, as in static/tokens.js
-_LINES = ((0.9, 0), (0.5, 1), (0.2, 2), (0.05, 3), (0.0, 4))
+_SHORT = 110  # characters of a prompt that is folded
 _QUIET = "opacity:.75"
 _MARK = "font-weight:700;border:2px solid currentColor;border-radius:3px;padding:0 3px"
 _CELL = "text-align:left;vertical-align:top;padding:3px 12px 3px 0"
@@ -38,7 +40,9 @@ def twin_html(comparison: Comparison, mode: str = "text") -> str:
         parts.append(_answers(comparison, head, cells[0], 0, mode))
     else:
         parts.append(_summary(comparison))
-        parts += [_folded(comparison, head, row, i, mode) for i, row in enumerate(cells)]
+        first = comparison.known_first()
+        at = None if first is None else first.prompt
+        parts += [_folded(comparison, head, row, i, mode, is_open=i == at) for i, row in enumerate(cells)]
     parts += [f"<p style='{_QUIET}'>{escape(note)}</p>" for note in head["notes"]]
     if len(cells) < shown:
         rest = f"The answers to the first {len(cells)} prompts are written out; `.table()` and `.to_html()` have more."
@@ -54,16 +58,14 @@ def _title(head: Data) -> str:
     )
 
 
-def _folded(comparison: Comparison, head: Data, cells: list[Data], prompt: int, mode: str) -> str:
-    """One prompt of many, open when columns part on it for the first time."""
+def _folded(comparison: Comparison, head: Data, cells: list[Data], prompt: int, mode: str, *, is_open: bool) -> str:
+    """One prompt of many."""
     parted = [f"{column['name']} ◆ {cell['differs_at']}" for column, cell in zip(head["columns"], cells, strict=True)
               if cell.get("differs_at") is not None]  # fmt: skip
     told = ", ".join(parted) or ("" if comparison.is_blind else "equal")
-    first = comparison.known_first()
-    is_open = " open" if first is not None and first.prompt == prompt else ""
     words = f"{prompt + 1}. {head['prompts'][prompt]}"
     return (
-        f"<details{is_open} style='margin:6px 0'><summary>{escape(_short(words))} "
+        f"<details{' open' if is_open else ''} style='margin:6px 0'><summary>{escape(short_text(words, _SHORT))} "
         f"<span style='{_QUIET}'>{escape(told)}</span></summary>"
         f"{_answers(comparison, head, cells, prompt, mode)}</details>"
     )
@@ -75,7 +77,7 @@ def _answers(comparison: Comparison, head: Data, cells: list[Data], prompt: int,
         for j, (column, cell) in enumerate(zip(head["columns"], cells, strict=True))
     )
     wide = f"display:grid;grid-template-columns:repeat({min(4, len(cells))},minmax(0,1fr));gap:18px"
-    found = [] if comparison.is_blind else [comparison.known_parting(prompt, b) for b in range(1, len(cells))]
+    found = [comparison.known_parting(prompt, b) for b, cell in enumerate(cells) if cell.get("differs_at") is not None]
     partings = "".join(_parting(parting_data(parting)) for parting in found if parting is not None)
     asked = f"<p style='font-size:15px;white-space:pre-wrap;margin:4px 0 10px'>{escape(head['prompts'][prompt])}</p>"
     return f"{asked}<div style='{wide}'>{columns}</div>{partings}"
@@ -141,13 +143,12 @@ def _spans(text: str, spans: list[list[int]]) -> str:
 
 
 def _heat(text: str, logprob: float | None) -> str:
+    """A token with its probability, and the wider a line under it the less likely it was."""
     if logprob is None:
         return escape(text)
-
-    share = exp(logprob)
-    width = next(width for least, width in _LINES if share >= least)
-    line = f" style='border-bottom:{width}px solid #ee9440'" if width else ""
-    return f"<span title='{100 * share:.1f} %'{line}>{escape(text)}</span>"
+    kind = class_of({"logprob": logprob})
+    line = f" style='border-bottom:{kind}px solid #ee9440'" if kind else ""
+    return f"<span title='{percent(exp(logprob))}'{line}>{escape(text)}</span>"
 
 
 def _parting(parting: Data) -> str:
@@ -163,8 +164,8 @@ def _parting(parting: Data) -> str:
     kl = "" if parting["kl"] is None else f" KL at least {parting['kl']:.3f} nats, measured.{gap}"
     rows = "".join(
         f"<tr><td style='{_CELL}'><code>{escape(text.replace(' ', '·'))}</code></td>"
-        f"<td style='{_CELL}'>{_share(p)}{' ◆' if own_a else ''}</td>"
-        f"<td style='{_CELL}'>{_share(q)}{' ◆' if own_b else ''}</td></tr>"
+        f"<td style='{_CELL}'>{percent(p)}{' ◆' if own_a else ''}</td>"
+        f"<td style='{_CELL}'>{percent(q)}{' ◆' if own_b else ''}</td></tr>"
         for text, p, q, own_a, own_b in parting["rows"]
     )
     header = f"<tr><th style='{_CELL}'>token</th><th style='{_CELL}'>{a}</th><th style='{_CELL}'>{b}</th></tr>"
@@ -175,10 +176,6 @@ def _parting(parting: Data) -> str:
         f"<div style='margin-top:12px'><b style='font-size:15px'>First difference: token {parting['index']}</b>"
         f"<div>{says} {why}{kl} {escape(parting['verdict'])}</div>{table}{listed}</div>"
     )
-
-
-def _share(share: float | None) -> str:
-    return "–" if share is None else f"{100 * share:.1f} %"
 
 
 def _summary(comparison: Comparison) -> str:
@@ -206,8 +203,3 @@ def _value(name: str, value: Any) -> str:
 def _rate(rate: Data) -> str:
     between = "" if rate["low"] is None else f" ({100 * rate['low']:.0f} to {100 * rate['high']:.0f} %, Wilson, 95 %)"
     return f"{rate['name']} wins {rate['wins']} of {rate['of']} decided votes{between}, {rate['ties']} ties"
-
-
-def _short(text: str, width: int = 110) -> str:
-    text = " ".join(text.split())
-    return text if len(text) <= width else text[: width - 1] + "…"

@@ -11,11 +11,11 @@ from collections.abc import Callable
 import traitlets
 
 from llmlab.views.assets import script, style
-from llmlab.views.widget import Message, PlacedWidget, keep_subshell
+from llmlab.views.widget import Message, TalkingWidget
 
 
-class CompareWidget(PlacedWidget):
-    """Draws a comparison. `answer` is called with each message of the page, in any thread."""
+class CompareWidget(TalkingWidget):
+    """Draws a comparison."""
 
     _esm = script("compare_widget")
     _css = style()
@@ -23,6 +23,4 @@ class CompareWidget(PlacedWidget):
     opening = traitlets.Bytes().tag(sync=True)
 
     def __init__(self, opening: bytes, answer: Callable[[Message], None]) -> None:
-        super().__init__(opening=opening)
-        keep_subshell(self)
-        self.on_msg(lambda _, message, buffers: answer(message))
+        super().__init__(answer, opening=opening)

@@ -1,7 +1,7 @@
 """Panel: what llmlab.panel() returns. Pick engines, load others, set the sampling, type, run; the answers appear in
 columns, the KV cache and the timeline of each engine in tabs beside them.
 
-This file must not know how anything is drawn: that is static/panel.js.
+This file must not know how anything is drawn: that is static/panel_widget.js.
 """
 
 from __future__ import annotations
@@ -54,7 +54,6 @@ class Panel(Placed["PanelWidget"]):
         self._tabs: list[dict[str, str]] = []
         self._views: list[CompareView | StoryView] = []
         self._lock = threading.Lock()
-        self._is_shown = False
 
     def __repr__(self) -> str:
         return _NOTHING_YET if self.comparison is None else repr(self.comparison)
@@ -110,7 +109,8 @@ class Panel(Placed["PanelWidget"]):
         self._open_tabs(self.comparison)
         with suppress(LlmlabError):  # the columns tell it
             self.comparison.wait()
-        self._republish()
+        if self._widget is not None:
+            self.republish()
 
     def _open_tabs(self, comparison: Comparison) -> None:
         """The KV cache and the timeline of each column, as soon as it has begun; anew when its run has ended.
@@ -159,10 +159,6 @@ class Panel(Placed["PanelWidget"]):
 
         return PanelWidget(self.state(), self.answer)
 
-    def _appear(self, *, is_page: bool) -> None:
-        super()._appear(is_page=is_page)
-        self._is_shown = True
-
     def left(self) -> None:
         self._leave_tabs()
         super().left()
@@ -176,14 +172,6 @@ class Panel(Placed["PanelWidget"]):
         widget = self._widget
         if widget is not None and widget.comm is not None:
             widget.state = self.state()
-
-    def _republish(self) -> None:
-        from llmlab.views.display import publish
-
-        if self._is_shown and self._widget is not None:
-            bundle = self.bundle()
-            bundle["text/html"] = f'<div data-llmlab-place="{self._widget.place}">{bundle["text/html"]}</div>'
-            publish(bundle, self._display_id, update=True)
 
 
 def settings_of(message: Data) -> dict[str, Any]:

@@ -10,11 +10,11 @@ from collections.abc import Callable
 import traitlets
 
 from llmlab.views.assets import script, style
-from llmlab.views.widget import Message, PlacedWidget, keep_subshell
+from llmlab.views.widget import Message, TalkingWidget
 
 
-class PanelWidget(PlacedWidget):
-    """Draws the form and its tabs. `answer` is called with each message of the page, in any thread."""
+class PanelWidget(TalkingWidget):
+    """Draws the form and its tabs."""
 
     _esm = script("panel_widget")
     _css = style()
@@ -22,6 +22,4 @@ class PanelWidget(PlacedWidget):
     state = traitlets.Dict().tag(sync=True)
 
     def __init__(self, state: Message, answer: Callable[[Message], None]) -> None:
-        super().__init__(state=state)
-        keep_subshell(self)
-        self.on_msg(lambda _, message, buffers: answer(message))
+        super().__init__(answer, state=state)

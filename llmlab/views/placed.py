@@ -7,6 +7,7 @@ has one, the widget stands in front of it (static/place.js). This file must not 
 from __future__ import annotations
 
 import uuid
+from collections.abc import Callable
 from html import escape
 from typing import TYPE_CHECKING, Any, Generic, TypeVar
 
@@ -22,6 +23,8 @@ class Placed(Generic[W]):
     def __init__(self) -> None:
         self._display_id = uuid.uuid4().hex
         self._widget: W | None = None
+        self._is_shown = False  # in a cell, now or before
+        self._end_hook: Callable[[], None] | None = None
 
     def bundle(self) -> dict[str, Any]:
         """The twin, in a form for every program that reads a notebook."""
@@ -41,11 +44,20 @@ class Placed(Generic[W]):
         """Put the twin alone where the view is shown."""
         from llmlab.views.display import publish
 
-        publish(self.bundle(), self._display_id, update=True)
+        if self._is_shown:
+            publish(self.bundle(), self._display_id, update=True)
         self.left()
+
+    def republish(self) -> None:
+        """Put the twin of now where the view is shown, below its widget."""
+        from llmlab.views.display import publish
+
+        if self._is_shown:
+            publish(self._placed(self.bundle()), self._display_id, update=True)
 
     def left(self) -> None:
         """No cell shows it any more."""
+        self._forget_end()
         widget, self._widget = self._widget, None
         if widget is not None:
             widget.close()
@@ -61,6 +73,7 @@ class Placed(Generic[W]):
             print(self)
             return
         CELLS.add(self)
+        self._is_shown = True
         self._appear(is_page=where == "page")
 
     def _appear(self, *, is_page: bool) -> None:
@@ -69,6 +82,23 @@ class Placed(Generic[W]):
         bundle = self.bundle()
         if is_page:
             self.widget.place = self._display_id
-            html = bundle.get("text/html") or f"<pre>{escape(bundle['text/plain'])}</pre>"
-            bundle = bundle | {"text/html": f'<div data-llmlab-place="{self._display_id}">{html}</div>'}
-        publish(bundle, self._display_id)
+        publish(self._placed(bundle), self._display_id)
+
+    def _placed(self, bundle: dict[str, Any]) -> dict[str, Any]:
+        """The twin as the place in front of which the widget stands, if there is one."""
+        widget = self._widget
+        if widget is None or not widget.place:
+            return bundle
+        html = bundle.get("text/html") or f"<pre>{escape(bundle['text/plain'])}</pre>"
+        return bundle | {"text/html": f'<div data-llmlab-place="{widget.place}">{html}</div>'}
+
+    def _at_cell_ends(self, act: Callable[[], object]) -> None:
+        """Call act() at the end of each cell, until the view is left."""
+        from llmlab.views.display import CELLS
+
+        self._end_hook = self._end_hook or CELLS.after_each(act)
+
+    def _forget_end(self) -> None:
+        if self._end_hook is not None:
+            self._end_hook()
+            self._end_hook = None

@@ -7,7 +7,7 @@ This file must not know widgets, pages or engines.
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 from llmlab.trace import BlockDelta, CellDelta, Header, Incident, KvDelta, Request, ScheduledRequest, Step, Trace
@@ -22,17 +22,13 @@ MAX_TEXT_BYTES = 4_000_000
 
 
 class Story:
-    """Grows with the trace. Each record is made once, in the order of the steps.
+    """Grows with the trace. Each record is made once, in the order of the steps."""
 
-    `pieces`: token ids -> their texts, for prompts; None where no engine can tell them.
-    """
-
-    def __init__(self, header: Header, pieces: Callable[[Sequence[int]], list[str]] | None = None) -> None:
+    def __init__(self, header: Header) -> None:
         self.head = head_of(header)
         self.requests: list[dict[str, Any]] = []
         self.steps: list[dict[str, Any]] = []
         self.known: set[str] = set()  # ids of requests whose records have come; of others there is only the name
-        self._pieces = pieces
         self._index: dict[str, int] = {}
         self._num_output: Counter[int] = Counter()  # index -> tokens that came out
         # Who went on decoding in the last step: as it scheduled them, in order, and that as ranges.
@@ -48,8 +44,8 @@ class Story:
             self._figures.start(header.kv_at_start)
 
     @classmethod
-    def of(cls, trace: Trace, pieces: Callable[[Sequence[int]], list[str]] | None = None) -> Story:
-        story = cls(trace.header, pieces)
+    def of(cls, trace: Trace) -> Story:
+        story = cls(trace.header)
         for request in trace.request_records:
             story.add_request(request)
         for step in trace.step_records:
@@ -128,7 +124,7 @@ class Story:
             "prompt": len(ids),
             "arrival": round(request.arrival_s, 6),
             "most": min(len(ids) + most, longest or len(ids) + most) if isinstance(most, int) else longest,
-            "pieces": self._pieces(ids) if self._pieces is not None else None,
+            "pieces": None,  # a live run tells them, see prompt_texts.py
         }
 
     def _at(self, request_id: str) -> int:

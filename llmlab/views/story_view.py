@@ -5,7 +5,6 @@ This file must not know engines, nor how anything is drawn.
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -33,7 +32,6 @@ class StoryView(Placed["View"]):
         self._story_id = story_id
         self._options = {"parts": parts, "title": title, "presentation": presentation}
         self._at: int | None = None  # where the user stopped to look; None: at the end
-        self._end_hook: Callable[[], None] | None = None
 
     # ---- what a user does
 
@@ -88,12 +86,12 @@ class StoryView(Placed["View"]):
         if live is None:
             super()._appear(is_page=is_page)
             return
-        from llmlab.views.display import CELLS, publish, view_of
+        from llmlab.views.display import publish, view_of
 
         shown = {"text/plain": self.title} | view_of(self.widget) if is_page else self.bundle()
         publish(shown, self._display_id)
         live.attach(self)
-        self._end_hook = self._end_hook or CELLS.after_each(live.finish)
+        self._at_cell_ends(live.finish)
 
     # ---- what the live story says
 
@@ -110,9 +108,6 @@ class StoryView(Placed["View"]):
     def left(self) -> None:
         if isinstance(self._told, Live):
             self._told.detach(self)
-        if self._end_hook is not None:
-            self._end_hook()
-            self._end_hook = None
         super().left()
 
     # ---- what the page says, in any thread

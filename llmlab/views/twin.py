@@ -34,7 +34,7 @@ class Twin:
         """For a notebook: every program that reads it finds a form that it can show."""
         if self._state is None:
             return {"text/plain": self.text()}
-        return {"image/png": b64encode(self.png()).decode(), "text/html": self.html(), "text/plain": self.text()}
+        return {"image/png": self._png64, "text/html": self.html(), "text/plain": self.text()}
 
     def text(self) -> str:
         return text_twin(self._story, self.index, self._parts, self._title, self._state)
@@ -43,10 +43,7 @@ class Twin:
         """The picture, its first two lines as its description, and the panel as a table. No script."""
         assert self._story is not None and self._state is not None
         described = "\n".join(self.text().splitlines()[:2])
-        image = (
-            f'<img src="data:image/png;base64,{b64encode(self.png()).decode()}" alt="{escape(described)}" '
-            'style="width:100%;max-width:1000px;height:auto;background:#fff">'
-        )
+        image = image_html(self._png64, described)
         rows = [(heading, *row) for heading, rows in self._panel() for row in rows]
         cells = ["".join(f"<td>{escape(value)}</td>" for value in row) for row in rows]
         table = "".join(f"<tr>{row}</tr>" for row in cells)
@@ -62,17 +59,19 @@ class Twin:
         return kv_after(self._story, self.index) if self._story is not None and self._story.steps else None
 
     @cached_property
+    def _png64(self) -> str:
+        return b64encode(self._png).decode()
+
+    @cached_property
     def _png(self) -> bytes:
-        from llmlab.views.twin_paper import INK2, Paper
+        from llmlab.views.twin_paper import Paper
         from llmlab.views.twin_timeline import draw_timeline
 
         story, state = self._story, self._state
         if story is None or state is None:
             raise LookupError("Nothing has run yet, so there is nothing to draw.")
         paper, x, width = Paper(WIDTH), MARGIN, WIDTH - 2 * MARGIN
-        paper.text(self._title, x, 24, size=15, bold=True)
-        at = x + paper.text_width(self._title, size=15, bold=True) + 10
-        paper.text(subtitle(story.head), at, 24, size=13, colour=INK2)
+        paper.title(self._title, subtitle(story.head), x)
         y: float = 38
         if "kv" in self._parts:
             bottom = _draw_kv(paper, story, state, x, y, width - PANEL - GAP)
@@ -85,6 +84,12 @@ class Twin:
     def _panel(self) -> list[Section]:
         assert self._story is not None and self._state is not None
         return panel(self._story, self.index, self._state) if "kv" in self._parts else []
+
+
+def image_html(png64: str, described: str) -> str:
+    """`png64`: a picture of twin_paper in base64; `described`: what it shows, for who does not see it."""
+    style = "width:100%;max-width:1000px;height:auto;background:#fff"
+    return f'<img src="data:image/png;base64,{png64}" alt="{escape(described)}" style="{style}">'
 
 
 def _draw_kv(paper: Paper, story: Story, state: Memory, x: float, y: float, width: float) -> float:

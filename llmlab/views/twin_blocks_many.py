@@ -41,7 +41,7 @@ def draw_many(
         return LINE if is_odd and things.start // each // overview.columns % 2 else BG
 
     overview.draw(paper, colour)
-    columns, pitch = COLUMNS, max(17, min(20, int((width - 4) // COLUMNS)))
+    pitch = max(17, min(20, int((width - 4) // COLUMNS)))
     columns = max(1, min(COLUMNS, int((width - 4) // pitch)))
     start = _window(state, first, count, columns)
     end = min(first + count, start + columns * ROWS)

@@ -164,6 +164,11 @@ class Paper:
         draw: Any = self._draw.text  # its type says less than it takes
         draw((x * SCALE, y * SCALE), value, colour, _font_of(value, size, bold), _ANCHORS[align], **stroke)
 
+    def title(self, title: str, subtitle: str, x: float) -> None:
+        """The head of a view, as on its page: the subtitle stands beside the title."""
+        self.text(title, x, 24, size=15, bold=True)
+        self.text(subtitle, x + self.text_width(title, size=15, bold=True) + 10, 24, size=13, colour=INK2)
+
     def text_width(self, value: str, *, size: float = 12, bold: bool = False) -> float:
         return float(self._draw.textlength(value, _font_of(value, size, bold))) / SCALE
 

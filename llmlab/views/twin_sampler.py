@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from base64 import b64decode, b64encode
 from collections.abc import Mapping
-from html import escape
 from typing import Any, NamedTuple
 
 from llmlab.views.phrases import number
+from llmlab.views.twin import image_html
 
 WIDTH, MARGIN, PITCH = 1000, 14, 30
 NUM_BARS, NUM_ROWS = 31, 10
@@ -63,10 +63,9 @@ def sampler_text(data: Mapping[str, Any]) -> str:
 
 def sampler_bundle(data: Mapping[str, Any]) -> dict[str, str]:
     png = b64encode(sampler_png(data)).decode()
-    described = escape("\n".join(sampler_text(data).splitlines()[:2]))
-    style = "width:100%;max-width:1000px;height:auto;background:#fff"
-    image = f'<img src="data:image/png;base64,{png}" alt="{described}" style="{style}">'
-    return {"image/png": png, "text/html": image, "text/plain": sampler_text(data)}
+    text = sampler_text(data)
+    described = "\n".join(text.splitlines()[:2])
+    return {"image/png": png, "text/html": image_html(png, described), "text/plain": text}
 
 
 def sampler_png(data: Mapping[str, Any]) -> bytes:
@@ -74,9 +73,7 @@ def sampler_png(data: Mapping[str, Any]) -> bytes:
     from llmlab.views.twin_paper import Paper
 
     paper, x = Paper(WIDTH), MARGIN
-    paper.text(data["title"], x, 24, size=15, bold=True)
-    at = x + paper.text_width(data["title"], size=15, bold=True) + 10
-    paper.text(data["subtitle"], at, 24, size=13, colour=INK2)
+    paper.title(data["title"], data["subtitle"], x)
     prompt = data["prompt"].replace("\n", "↵ ")
     paper.text(("…" if len(prompt) > 110 else "") + prompt[-110:], x, 50, size=14, colour=INK3)
     bars, kept, n = sampler_bars(data, NUM_BARS)

@@ -68,8 +68,7 @@ def tokens_png(data: Mapping[str, Any]) -> bytes:
     from llmlab.views.twin_paper import Paper
 
     paper, x, width = Paper(WIDTH), MARGIN, WIDTH - 2 * MARGIN
-    paper.text(data["title"], x, 24, size=15, bold=True)
-    paper.text(data["subtitle"], x + paper.text_width(data["title"], size=15, bold=True) + 10, 24, size=13, colour=INK2)
+    paper.title(data["title"], data["subtitle"], x)
     prompt = (data["prompt"] or "").replace("\n", "↵ ")
     y = 50.0
     if prompt:

@@ -33,8 +33,17 @@ class PlacedWidget(anywidget.AnyWidget):
         layout.close()
 
 
-class View(PlacedWidget):
-    """Draws a story. `answer` is called with each message of the page, in any thread."""
+class TalkingWidget(PlacedWidget):
+    """Hears its page: `answer` is called with each message of it, in any thread."""
+
+    def __init__(self, answer: Callable[[Message], None], **traits: Any) -> None:
+        super().__init__(**traits)
+        keep_subshell(self)
+        self.on_msg(lambda _, message, buffers: answer(message))
+
+
+class View(TalkingWidget):
+    """Draws a story."""
 
     _esm = script("widget")
     _css = style()
@@ -52,9 +61,7 @@ class View(PlacedWidget):
 
     def __init__(self, story: Story | None, answer: Callable[[Message], None], **options: Any) -> None:
         opening = opening_of(story) if story is not None else b""
-        super().__init__(opening=opening, options={**options, "kernel": kernel_id()})
-        keep_subshell(self)
-        self.on_msg(lambda _, message, buffers: answer(message))
+        super().__init__(answer, opening=opening, options={**options, "kernel": kernel_id()})
 
 
 class TokensWidget(PlacedWidget):

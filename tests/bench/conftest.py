@@ -9,11 +9,11 @@ from typing import Any
 
 import pytest
 
-sys.path.append(str(Path(__file__).resolve().parent.parent / "engines"))
+sys.path.append(str(Path(__file__).resolve().parent.parent / "engines"))  # engine hosts get this path too
 
 from llmlab.engines import registry
 from llmlab.engines.handle import EngineHandle
-from llmlab.engines.loading import load
+from tests.engines.fake_loading import load_fake
 
 Load = Callable[..., EngineHandle]
 
@@ -22,16 +22,8 @@ Load = Callable[..., EngineHandle]
 def load_named() -> Iterator[Load]:
     """load_named("a", step_s=0.01): options of the fake engine, run inline."""
 
-    def load_it(
-        name: str, *, seqs: int = 16, ctx: int = 2048, isolation: str = "inline", **options: Any
-    ) -> EngineHandle:
-        options = {"num_cells": 16_000, **options}
-        handle = load(
-            "a-model", "fake_engine:FakeEngine", name=name, isolation=isolation, seqs=seqs, ctx=ctx, step_tokens=4096,
-            options=options,
-        )  # fmt: skip
-        assert isinstance(handle, EngineHandle)
-        return handle
+    def load_it(name: str, *, seqs: int = 16, ctx: int = 2048, **options: Any) -> EngineHandle:
+        return load_fake(name=name, seqs=seqs, ctx=ctx, step_tokens=4096, **{"num_cells": 16_000, **options})
 
     yield load_it
     registry.unload(all=True)

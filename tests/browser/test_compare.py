@@ -82,7 +82,7 @@ def test_twenty_prompts_on_two_quants_and_two_engines_stream_part_and_stay(noteb
 def test_stop_ends_one_column_then_all_and_no_text_becomes_markup(notebook: Open):
     opened = notebook(
         "compare_stop.ipynb",
-        """import json, sys, llmlab
+        """import json, llmlab
 %load_ext llmlab
 for name in "ab":
     llmlab.load("smollm2-135m", engine="llamacpp", quant="Q4_1", name=name, ctx=2048)""",

@@ -8,19 +8,13 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from compare_support import Load
+from compare_support import Load, compare
 
 import llmlab
-from llmlab.compare import Comparison
 from llmlab.errors import LlmlabError
 from llmlab.views.compare_data import compare_data
 
 HOSTILE = "<img src=x onerror=alert(1)>"
-
-
-def compare(*engines: Any, prompts: Any = "abcdefgh", **options: Any) -> Comparison:
-    found: Comparison = llmlab.compare(prompts, engines, **{"max_tokens": 8, **options})
-    return found
 
 
 def test_cells_have_the_tokens_and_where_they_part(load: Load):

@@ -3,31 +3,18 @@
 from __future__ import annotations
 
 import json
-import time
 from pathlib import Path
 from typing import Any
 
 import pytest
-from compare_support import Load
+from compare_support import Load, compare
 
 import llmlab
 from llmlab.compare import Comparison
 from llmlab.compare.partings import first_parting
 from llmlab.errors import EngineError, RequestError
 from llmlab.parity.case import first_difference
-
-
-def until(is_so: Any, timeout_s: float = 20.0) -> None:
-    deadline = time.monotonic() + timeout_s
-    while not is_so():
-        assert time.monotonic() < deadline, "it did not come to that in time"
-        time.sleep(0.01)
-
-
-def compare(*engines: Any, prompts: Any = "abcdefgh", **options: Any) -> Comparison:
-    found: Comparison = llmlab.compare(prompts, engines, **{"max_tokens": 8, **options})
-    return found
-
+from tests.views.live_support import until
 
 # ---- where they part
 

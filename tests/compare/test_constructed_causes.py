@@ -6,7 +6,6 @@ A doubled BOS and the company in a batch are constructed in test_comparison.py: 
 from __future__ import annotations
 
 import shutil
-import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -18,9 +17,9 @@ from llmlab.compare import Comparison, Parting
 from llmlab.engines import registry
 from llmlab.engines.handle import EngineHandle
 from llmlab.models import get
+from tests.models.adapters import save_adapter
 
 pytest.importorskip("llama_cpp")
-sys.path.append(str(Path(__file__).resolve().parent.parent / "models"))
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(900)]  # it runs on machines that do other things as well
 
@@ -126,28 +125,7 @@ def test_another_system_message_is_no_other_template(base: EngineHandle):
 
 
 def test_an_adapter(base: EngineHandle, other: Callable[..., EngineHandle], tmp_path: Path):
-    found = parting(base, other(lora=str(adapter(tmp_path / "adapter"))))
+    lora = save_adapter(tmp_path / "adapter", get(MODEL).hf_dir, names=["v_proj"], scale=0.1, alpha=16.0)
+    found = parting(base, other(lora=lora))
     assert name_of(found) == "LoRA"
     assert found.cause is not None and found.cause.finding == "other has a LoRA adapter, the other has none"
-
-
-def adapter(folder: Path) -> Path:
-    """A random adapter on the values of every layer, as PEFT saves it."""
-    import json
-
-    import numpy as np
-    from safetensors.numpy import save_file
-
-    config = get(MODEL).config
-    folder.mkdir()
-    chance, width = np.random.default_rng(0), config.hidden_size
-    kv_width = config.num_kv_heads * config.head_dim
-    tensors = {}
-    for layer in range(config.num_layers):
-        stem = f"base_model.model.model.layers.{layer}.self_attn.v_proj"
-        tensors[f"{stem}.lora_A.weight"] = (0.1 * chance.normal(size=(4, width))).astype(np.float32)
-        tensors[f"{stem}.lora_B.weight"] = (0.1 * chance.normal(size=(kv_width, 4))).astype(np.float32)
-    save_file(tensors, folder / "adapter_model.safetensors")
-    settings = {"peft_type": "LORA", "r": 4, "lora_alpha": 16.0, "target_modules": ["v_proj"]}
-    (folder / "adapter_config.json").write_text(json.dumps(settings))
-    return folder

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import time
 from typing import Any
 
 import ipykernel.ipkernel  # noqa: F401  # it changes who counts the widgets: before the first is made, not after
@@ -12,15 +11,13 @@ from compare_support import Load
 import llmlab
 from llmlab.errors import LlmlabError
 from llmlab.views.panel import Panel, settings_of
+from tests.views.live_support import until
 
 
 def run(panel: Panel, **message: Any) -> None:
     """As the page does it; until it is over."""
     panel.answer({"t": "run", "prompt": "abcdefgh", "max_tokens": "8", **message})
-    deadline = time.monotonic() + 60
-    while panel.state()["busy"]:
-        assert time.monotonic() < deadline
-        time.sleep(0.01)
+    until(lambda: not panel.state()["busy"], 60)
 
 
 def test_a_form_is_run_and_each_engine_gets_a_tab(load: Load):
@@ -54,14 +51,9 @@ def test_stop_ends_what_runs(load: Load):
     load("a", step_s=0.02), load("b", step_s=0.02)
     panel = llmlab.panel()
     panel.answer({"t": "run", "prompt": "abc", "engines": ["a", "b"], "max_tokens": "200"})
-    deadline = time.monotonic() + 60
-    while panel.comparison is None or not panel.comparison["a"]:
-        assert time.monotonic() < deadline
-        time.sleep(0.01)
+    until(lambda: panel.comparison is not None and panel.comparison["a"], 30)
     panel.answer({"t": "stop"})
-    while panel.state()["busy"]:
-        assert time.monotonic() < deadline
-        time.sleep(0.01)
+    until(lambda: not panel.state()["busy"], 30)
     assert panel.comparison["a"][0].finish_reason == "interrupted"
     panel.left()
 

@@ -1,28 +1,34 @@
-"""Engines for tests, unloaded at the end of each."""
+"""Engines for tests, unloaded at the end of each; a tiny model for all of them."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator
-from typing import Any
+from pathlib import Path
 
+import fake_loading
 import pytest
 from fake_loading import LoadFake
 
 from llmlab.engines import registry
-from llmlab.engines.handle import EngineHandle
-from llmlab.engines.loading import load
 
 
 @pytest.fixture
 def load_fake() -> Iterator[LoadFake]:
-    """load() of the fake engine; keyword arguments that load() does not know are options of it."""
-    known = {"name", "ctx", "seqs", "step_tokens", "policy", "seed", "timeout"}
-
-    def load_it(isolation: str = "inline", **arguments: Any) -> EngineHandle:
-        options = {name: arguments.pop(name) for name in list(arguments) if name not in known}
-        handle = load("a-model", "fake_engine:FakeEngine", isolation=isolation, options=options, **arguments)
-        assert isinstance(handle, EngineHandle)
-        return handle
-
-    yield load_it
+    yield fake_loading.load_fake
     registry.unload(all=True)
+
+
+@pytest.fixture
+def patient(monkeypatch: pytest.MonkeyPatch) -> None:
+    """All prompts of one message get in before the next step, however slow this machine is."""
+    monkeypatch.setattr("llmlab.engines.loop.COMMANDS_S", 5.0)
+
+
+@pytest.fixture(scope="session")
+def tiny(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The folder of a llama of three layers with random weights."""
+    from tests.models import tiny_models
+
+    folder = tmp_path_factory.mktemp("tiny")
+    tiny_models.save(folder, tiny_models.byte_level_tokenizer("smollm"), tiny_models.llama_config())
+    return folder

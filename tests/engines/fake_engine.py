@@ -73,14 +73,7 @@ class FakeEngine:
         params, limit = SamplingParams.of(request.sampling), self.header.max_model_len or 0
         if len(request.prompt_token_ids) >= limit:
             raise RequestError(f"Prompt is {len(request.prompt_token_ids)} tokens, max_model_len is {limit}.")
-        seq = Sequence(
-            request.request_id,
-            list(request.prompt_token_ids),
-            len(request.prompt_token_ids),
-            priority=request.priority,
-            user=request.user,
-            salt=request.salt,
-        )
+        seq = Sequence.of(request)
         self.scheduler.add(seq)
         self._requests[request.request_id] = seq, params, StopMatcher(params.stop)
 
@@ -121,13 +114,9 @@ class FakeEngine:
             forward_s=time.monotonic() - started,
             scheduled=() if broken_off else shares,
             num_scheduled_tokens=0 if broken_off else plan.num_tokens,
-            waiting=tuple(view.request_id for view in self.scheduler.waiting[:64]),
-            num_waiting=self.scheduler.num_waiting,
-            num_running=len(self.scheduler.running),
-            preempted=tuple(plan.preempted),
+            **self.scheduler.told(plan),
             finished=finished,
             stopped_by=stopped_by,
-            prefix_hits=plan.prefix_hits,
             tokens=tuple(tokens),
             kv=kv,
         )

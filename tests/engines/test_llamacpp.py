@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-import json
 import threading
 import time
 
 import numpy as np
 import pytest
-from safetensors.numpy import save_file
 
 from llmlab import models
 from llmlab.engines.llamacpp_cells import MirroredCells, agrees_with_public_state
@@ -18,7 +16,9 @@ from llmlab.scheduling.contracts import SchedulerState
 from llmlab.scheduling.policies import StaticBatching
 from llmlab.trace import Trace
 from llmlab.trace.kv_state import state_for
-from tests.engines.llamacpp_support import engine, reason, request, serve, text, token_ids
+from tests.engines.llamacpp_support import engine
+from tests.engines.serving import reason, request, serve, text, token_ids
+from tests.models.adapters import save_adapter
 
 PROMPTS = [f"Question {i}: what makes the number {i * 7} interesting? Answer:" for i in range(16)]
 PREFIX = "You are a careful assistant who answers questions about rivers, mountains and the sea. " * 12
@@ -233,16 +233,10 @@ def test_ten_thousand_requests_wait_without_trouble():
 
 @pytest.mark.slow
 def test_a_lora_adapter_of_peft_is_applied_when_it_is_loaded_with_one(tmp_path):
-    random, tensors = np.random.default_rng(0), {}
-    for layer in range(30):
-        place = f"base_model.model.model.layers.{layer}.self_attn.q_proj"
-        tensors[f"{place}.lora_A.weight"] = random.normal(0, 0.1, (4, 576)).astype(np.float32)
-        tensors[f"{place}.lora_B.weight"] = random.normal(0, 0.1, (576, 4)).astype(np.float32)
-    save_file(tensors, tmp_path / "adapter_model.safetensors")
-    settings = {"peft_type": "LORA", "r": 4, "lora_alpha": 8, "target_modules": ["q_proj"], "bias": "none"}
-    (tmp_path / "adapter_config.json").write_text(json.dumps(settings))
+    model = models.get("smollm2-135m")
+    save_adapter(tmp_path, model.hf_dir, scale=0.1, alpha=8)
     logits = []
-    for lora in (None, str(adapter_gguf(tmp_path, models.get("smollm2-135m")))):
+    for lora in (None, str(adapter_gguf(tmp_path, model))):
         on = engine("Q4_1", lora=lora)
         logits.append(on.logits(on.tokenize("The capital of France is"))[-1])
         on.close()

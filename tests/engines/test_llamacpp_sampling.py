@@ -12,7 +12,8 @@ from llmlab.engines.base import SamplingParams
 from llmlab.engines.llamacpp_library import lib
 from llmlab.engines.llamacpp_sampling import TokenSampler
 from llmlab.errors import RequestError
-from tests.engines.llamacpp_support import engine, request, serve, text, token_ids
+from tests.engines.llamacpp_support import engine
+from tests.engines.serving import request, serve, text, token_ids
 
 
 @pytest.fixture(scope="module")

@@ -11,6 +11,7 @@ from typing import Any
 
 import pytest
 from fake_engine import FakeEngine
+from prompts import prompt
 
 from llmlab.engines import messages as wire
 from llmlab.engines.base import EngineConfig
@@ -67,20 +68,8 @@ def running(policy: Any = None, seqs: int = 16, **options: Any) -> Iterator[Benc
         assert not thread.is_alive()
 
 
-def prompt(name: str, text: str = "hello", *, in_s: float = 0.0, **given: Any) -> wire.Prompt:
-    sampling = {"temperature": 0.0, "max_tokens": 4, **given.pop("sampling", {})}
-    given = given or {"text": text}
-    return wire.Prompt(request_id=name, sent_s=time.monotonic() + in_s, sampling=sampling, **given)
-
-
 def chat(*turns: tuple[str, str]) -> tuple[Mapping[str, str], ...]:
     return tuple({"role": role, "content": content} for role, content in turns)
-
-
-@pytest.fixture
-def patient(monkeypatch: pytest.MonkeyPatch) -> None:
-    """All prompts of one message get in before the next step, however slow this machine is."""
-    monkeypatch.setattr("llmlab.engines.loop.COMMANDS_S", 5.0)
 
 
 @pytest.mark.usefixtures("patient")

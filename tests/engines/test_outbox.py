@@ -6,6 +6,7 @@ import time
 
 import pytest
 from fake_engine import FakeEngine
+from prompts import prompt
 
 from llmlab.engines import messages as wire
 from llmlab.engines.base import EngineConfig
@@ -34,31 +35,23 @@ def messages_of(monkeypatch: pytest.MonkeyPatch, gather_s: float, **options: flo
             loop.put(wire.Close())
 
     loop = EngineLoop(engine, take)
-    sampling = {"temperature": 0.0}
     loop.put(
-        wire.AddRequests(
-            tuple(
-                wire.Prompt(
-                    request_id=name, sent_s=time.monotonic(), text="hello", sampling={**sampling, "max_tokens": n}
-                )
-                for name, n in (("short", 8), ("long", 12))
-            )
-        )
+        wire.AddRequests(tuple(prompt(name, sampling={"max_tokens": n}) for name, n in (("short", 8), ("long", 12))))
     )
     loop.run()
     return sent
 
 
+@pytest.mark.usefixtures("patient")
 def test_first_tokens_and_ends_leave_at_once_and_what_lies_between_leaves_together(monkeypatch):
-    monkeypatch.setattr("llmlab.engines.loop.COMMANDS_S", 5.0)
     accepted, *rest = messages_of(monkeypatch, gather_s=60.0)
     assert isinstance(accepted, wire.Accepted)
     assert [len(steps) for steps in rest if isinstance(steps, list)] == [1, 7, 4]
     assert [step.step for steps in rest if isinstance(steps, list) for step in steps] == list(range(12))
 
 
+@pytest.mark.usefixtures("patient")
 def test_a_slow_engine_holds_nothing_back(monkeypatch):
-    monkeypatch.setattr("llmlab.engines.loop.COMMANDS_S", 5.0)
     sent = messages_of(monkeypatch, gather_s=0.001, step_s=0.005)
     assert all(len(steps) == 1 for steps in sent if isinstance(steps, list))
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import time
 from collections.abc import Iterator
-from pathlib import Path
 
 import pytest
 
@@ -12,8 +11,9 @@ import llmlab
 from llmlab.engines.handle import EngineHandle
 from llmlab.engines.simulated import MAX_LAG_S
 from llmlab.errors import EngineError, RequestError
+from llmlab.shipped import shipped
 
-RECORDED = Path(__file__).resolve().parents[2] / "datasets" / "traces" / "burst_of_64.jsonl.gz"
+RECORDED = shipped("traces/burst_of_64.jsonl.gz")
 
 
 @pytest.fixture(scope="module")

@@ -54,7 +54,6 @@ def test_decodes_that_nobody_was_asked_about_are_those_that_would_have_been_plan
     kv: str, block_size: int, monkeypatch: pytest.MonkeyPatch
 ):
     room = dataclasses.replace(TIGHT, kv=kv, block_size=block_size)
-    quick = simulate(crowd(60, seed=3), room, PRICES)
     num_quick = 0
     begin = Decodes.begin
 
@@ -64,7 +63,7 @@ def test_decodes_that_nobody_was_asked_about_are_those_that_would_have_been_plan
         return begin(self)
 
     monkeypatch.setattr(Decodes, "begin", counted)
-    simulate(crowd(60, seed=3), room, PRICES)
+    quick = simulate(crowd(60, seed=3), room, PRICES)
     assert num_quick > 50
     monkeypatch.setattr(simulated_worker.Decodes, "after", lambda *_: None)
     slow = simulate(crowd(60, seed=3), room, PRICES)

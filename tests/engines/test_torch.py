@@ -16,9 +16,11 @@ from llmlab.engines.torch_attention import Span, make_batch
 from llmlab.engines.torch_graphs import DecodeGraphs, _Graph
 from llmlab.engines.torch_hooks import Probe
 from llmlab.errors import EngineError, ModelError, RequestError
-from llmlab.trace import Trace
-from tests.engines.torch_support import broken_rules, embedded, engine, request, save_adapter, serve, token_ids
+from llmlab.trace import Step, Trace
+from tests.engines.serving import request, serve, token_ids
+from tests.engines.torch_support import broken_rules, embedded, engine
 from tests.models import tiny_models
+from tests.models.adapters import save_adapter
 
 LLAMA3_ROPE = {
     "rope_type": "llama3", "factor": 8.0, "low_freq_factor": 1.0, "high_freq_factor": 4.0, "rope_theta": 10000.0,
@@ -38,10 +40,9 @@ ROOM = {"kv_tokens": 512, "max_num_seqs": 8, "token_budget": 32, "block_size": 8
 
 
 @pytest.fixture(scope="module")
-def tiny(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    folder = tmp_path_factory.mktemp("tiny")
-    tiny_models.save(folder, tiny_models.byte_level_tokenizer("smollm"), FAMILIES["llama"])
-    return folder
+def roomy(tiny: Path):
+    """For one request at a time, that finds nothing of another."""
+    return engine(tiny, options={"prefix_caching": False}, kv_tokens=512, token_budget=256, block_size=16)
 
 
 @pytest.fixture(scope="module")
@@ -61,8 +62,7 @@ def prompts(number: int, seed: int = 0) -> list[list[int]]:
     ]
 
 
-def alone(folder: Path, asked: list[list[int]], **sampling: Any) -> list[list[int]]:
-    roomy = engine(folder, options={"prefix_caching": False}, kv_tokens=512, token_budget=256, block_size=16)
+def alone(roomy: Any, asked: list[list[int]], **sampling: Any) -> list[list[int]]:
     return [token_ids(serve(roomy, [request(roomy, "r", p, **sampling)]), "r") for p in asked]
 
 
@@ -75,23 +75,24 @@ def test_logits_are_those_of_transformers(family: str, tmp_path: Path):
     assert apart < 1e-3 * max(1.0, float(np.abs(expected).max()))
 
 
-def test_16_requests_with_preemption_prefix_hits_and_chunks_answer_as_each_alone(tiny: Path):
+def test_16_requests_with_preemption_prefix_hits_and_chunks_answer_as_each_alone(tiny: Path, roomy):
     asked = prompts(16)
     tight = engine(tiny, kv_tokens=160, max_num_seqs=8, token_budget=16, block_size=4)
     together = serve(tight, [request(tight, f"r{i}", p, max_tokens=30, ignore_eos=True) for i, p in enumerate(asked)])
     assert broken_rules(together) == []
     steps = together.step_records
+    assert all(isinstance(step, Step) for step in steps)
     assert sum(len(step.preempted) for step in steps) > 2 and sum(len(step.prefix_hits) for step in steps) > 2
     assert any(row.phase == "prefill" and row.num_computed_tokens for step in steps for row in step.scheduled)
-    for i, expected in enumerate(alone(tiny, asked, max_tokens=30, ignore_eos=True)):
+    for i, expected in enumerate(alone(roomy, asked, max_tokens=30, ignore_eos=True)):
         assert token_ids(together, f"r{i}") == expected
 
 
-def test_sampled_answers_do_not_depend_on_the_batch(on, tiny: Path):
+def test_sampled_answers_do_not_depend_on_the_batch(on, roomy):
     how = dict(temperature=0.9, top_p=0.95, top_k=50, min_p=0.01, seed=7, max_tokens=12, ignore_eos=True)
     asked = prompts(6, seed=1)
     together = serve(on, [request(on, f"r{i}", p, **how) for i, p in enumerate(asked)])
-    assert [token_ids(together, f"r{i}") for i in range(6)] == alone(tiny, asked, **how)
+    assert [token_ids(together, f"r{i}") for i in range(6)] == alone(roomy, asked, **how)
 
 
 def test_the_cache_is_allocated_once(on):
@@ -112,9 +113,9 @@ def test_logprobs_are_those_of_the_logits(on):
     assert [i for i, _, _ in token.top] == row.topk(5).indices.tolist()
 
 
-def test_an_interrupted_forward_pass_is_repeated_with_the_same_answer(tiny: Path):
-    (want,) = alone(tiny, [TEXT], max_tokens=6)
-    on = engine(tiny, **ROOM)
+def test_an_interrupted_forward_pass_is_repeated_with_the_same_answer(tiny: Path, roomy):
+    (want,) = alone(roomy, [TEXT], max_tokens=6)
+    on = engine(tiny, **ROOM)  # its trace tells of the whole cache
     asked = request(on, "broken", TEXT, max_tokens=6)
     on.add_request(asked)
     on.interrupt()
@@ -142,27 +143,27 @@ def test_an_abort_frees_its_blocks_and_is_reported_once(on):
 
 
 @pytest.mark.parametrize("temperature", [0.0, 0.8])
-def test_drafts_change_the_number_of_steps_and_nothing_else(tiny: Path, temperature: float):
+def test_drafts_change_the_number_of_steps_and_nothing_else(tiny: Path, roomy, temperature: float):
     how = dict(max_tokens=24, ignore_eos=True, temperature=temperature, seed=3)
     asked = prompts(5, seed=4)
     drafting = engine(tiny, options={"draft": str(tiny), "num_draft_tokens": 3}, **ROOM)
     together = serve(drafting, [request(drafting, f"r{i}", p, **how) for i, p in enumerate(asked)])
     assert broken_rules(together) == []
-    assert [token_ids(together, f"r{i}") for i in range(5)] == alone(tiny, asked, **how)
+    assert [token_ids(together, f"r{i}") for i in range(5)] == alone(roomy, asked, **how)
     drafted = [row for step in together.step_records for row in step.scheduled if row.num_draft_tokens]
     assert drafted and drafting.pool.num_free_blocks == drafting.pool.num_blocks
     if not temperature:  # it drafts for itself: all are kept
         assert len(together.step_records) < 12
 
 
-def test_a_bad_draft_is_rejected_and_leaves_no_trace_in_the_answer(tiny: Path, tmp_path: Path):
+def test_a_bad_draft_is_rejected_and_leaves_no_trace_in_the_answer(tiny: Path, roomy, tmp_path: Path):
     other = tiny_models.llama_config(num_hidden_layers=1, hidden_size=64, num_attention_heads=2, num_key_value_heads=1)
     tiny_models.save(tmp_path, tiny_models.byte_level_tokenizer("smollm"), other)
     drafting = engine(tiny, options={"draft": str(tmp_path)}, **{**ROOM, "kv_tokens": 128})
     asked = prompts(8, seed=5)
     together = serve(drafting, [request(drafting, f"r{i}", p, max_tokens=20) for i, p in enumerate(asked)])
     assert broken_rules(together) == []
-    assert [token_ids(together, f"r{i}") for i in range(8)] == alone(tiny, asked, max_tokens=20)
+    assert [token_ids(together, f"r{i}") for i in range(8)] == alone(roomy, asked, max_tokens=20)
 
 
 def test_a_draft_with_another_vocabulary_is_refused(tiny: Path):
@@ -175,7 +176,9 @@ def test_a_draft_with_another_vocabulary_is_refused(tiny: Path):
 
 def test_each_request_has_its_own_adapter_and_shares_no_kv_across_them(tiny: Path, tmp_path: Path):
     every = ("q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj")
-    paths = [None, save_adapter(tmp_path / "a", tiny, 0), save_adapter(tmp_path / "b", tiny, 1, every)]
+    strong = dict(scale=0.2, alpha=8)
+    one = save_adapter(tmp_path / "a", tiny, seed=0, **strong)
+    paths = [None, one, save_adapter(tmp_path / "b", tiny, seed=1, names=every, **strong)]
     on = engine(tiny, **ROOM)
     asked = [request(on, f"r{i}", TEXT[:30], max_tokens=10, **({"lora": p} if p else {})) for i, p in enumerate(paths)]
     together = serve(on, asked)
@@ -193,7 +196,7 @@ def test_each_request_has_its_own_adapter_and_shares_no_kv_across_them(tiny: Pat
 
 
 def test_an_adapter_of_another_model_is_refused(on, tmp_path: Path):
-    path = save_adapter(tmp_path / "x", models.get("smollm2-135m").hf_dir, 0)
+    path = save_adapter(tmp_path / "x", models.get("smollm2-135m").hf_dir, scale=0.2)
     with pytest.raises(ModelError, match="belongs to another model"):
         on.add_request(request(on, "r", [5], lora=path))
 

@@ -16,19 +16,12 @@ from llmlab.engines.torch_sampling import draw, probabilities
 from llmlab.errors import EngineError, LlmlabError, PartFailed, PlanRefused
 from llmlab.scheduling.block_pool import PagedPool
 from llmlab.scheduling.policies import ChunkedPrefill, StaticBatching
-from tests.engines.torch_support import broken_rules, engine, request, serve, token_ids
-from tests.models import tiny_models
+from tests.engines.serving import request, serve, token_ids
+from tests.engines.torch_support import broken_rules, engine
 
 ROOM = {"kv_tokens": 128, "max_num_seqs": 4, "token_budget": 16, "block_size": 4}
 PROMPTS = [[5, 6, 7, 8, 9, 10, 11, 12, 13 + i] for i in range(6)]
 HOW: dict[str, Any] = dict(max_tokens=14, ignore_eos=True, temperature=0.8, top_k=40, top_p=0.9, min_p=0.02, seed=5)
-
-
-@pytest.fixture(scope="module")
-def tiny(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    folder = tmp_path_factory.mktemp("tiny")
-    tiny_models.save(folder, tiny_models.byte_level_tokenizer("smollm"), tiny_models.llama_config())
-    return folder
 
 
 @pytest.fixture(scope="module")

@@ -12,7 +12,7 @@ import pytest
 from llmlab import models
 from llmlab.errors import EngineError, ModelError, RequestError
 from llmlab.trace import Trace
-from tests.engines.llamacpp_support import reason, request, text, token_ids
+from tests.engines.serving import reason, request, text, token_ids
 from tests.engines.vllm_support import CROWD, PREFIX, engine, no_block_is_held, serve
 from tests.models.nasty_strings import nasty_strings
 

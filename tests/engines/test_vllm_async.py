@@ -11,7 +11,7 @@ import random
 import pytest
 
 from llmlab.trace import Trace
-from tests.engines.llamacpp_support import reason, request, text, token_ids
+from tests.engines.serving import reason, request, text, token_ids
 from tests.engines.vllm_support import CROWD, engine, no_block_is_held, serve
 
 pytestmark = pytest.mark.slow

@@ -7,18 +7,21 @@ import shutil
 import numpy as np
 import pytest
 
+from llmlab import models
 from llmlab.errors import ModelError
-from tests.engines.llamacpp_support import request, token_ids
-from tests.engines.vllm_support import engine, save_adapter, serve
+from tests.engines.serving import request, token_ids
+from tests.engines.vllm_support import engine, serve
+from tests.models.adapters import save_adapter
 
 pytestmark = pytest.mark.slow
 PROMPT = "The capital of France is"
+MODEL = models.get("smollm2-135m").hf_dir
 
 
 @pytest.fixture(scope="module")
 def adapters(tmp_path_factory):
     folder = tmp_path_factory.mktemp("adapters")
-    return [save_adapter(folder / f"a{seed}", seed) for seed in range(3)]
+    return [save_adapter(folder / f"a{seed}", MODEL, seed=seed) for seed in range(3)]
 
 
 @pytest.fixture(scope="module")
@@ -52,7 +55,7 @@ def test_an_adapter_that_was_written_anew_is_read_anew(on, adapters, tmp_path):
     shutil.copytree(adapters[1], path)
     before = answer(on, lora=path)
     assert before == answer(on, lora=adapters[1])
-    save_adapter(tmp_path / "mine", 2)
+    save_adapter(tmp_path / "mine", MODEL, seed=2)
     assert answer(on, lora=path) == answer(on, lora=adapters[2]) != before
 
 
@@ -64,10 +67,10 @@ def test_the_logits_are_those_of_the_adapter_of_the_engine(on):
 def test_an_adapter_that_cannot_be_used_is_refused_in_words(on, tmp_path):
     with pytest.raises(ModelError, match=r"There is no /nowhere/adapter_config\.json"):
         answer(on, lora="/nowhere")
-    big = save_adapter(tmp_path / "big", 3, rank=64)
+    big = save_adapter(tmp_path / "big", MODEL, seed=3, rank=64)
     with pytest.raises(ModelError, match=r"has rank 64, this engine has room for 16.*--opt max_lora_rank=64"):
         answer(on, lora=big)
-    broken = save_adapter(tmp_path / "broken", 4)
+    broken = save_adapter(tmp_path / "broken", MODEL, seed=4)
     (tmp_path / "broken" / "adapter_model.safetensors").write_bytes(b"short")
     with pytest.raises(ModelError, match="vLLM cannot use the LoRA adapter"):
         answer(on, lora=broken)

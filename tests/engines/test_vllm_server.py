@@ -3,15 +3,12 @@
 from __future__ import annotations
 
 import json
-import os
 import re
-import socket
 import subprocess
 import sys
 import time
 import urllib.request
-from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import Any
 
@@ -22,6 +19,7 @@ from llmlab.engines.trace_stream import TraceReceiver, TraceSender
 from llmlab.engines.vllm_scheduler import ADDRESS, LEVEL, Shipment
 from llmlab.errors import EngineError
 from llmlab.trace import Header, Step, Trace
+from tests.engines.vllm_serving import served
 
 # ---- the stream alone
 
@@ -150,16 +148,10 @@ def _ended(trace: Trace | None) -> set[str]:
     return {name for s in trace.step_records for name in s.finished} if trace else set()
 
 
-@contextmanager
-def server(model: Path, log: Path, **environment: str) -> Iterator[str]:
+def server(model: Path, log: Path, **environment: str) -> AbstractContextManager[str]:
     """The address of vLLM's own server, with our scheduler in it."""
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
-    arguments = "--dtype float32 --enforce-eager --block-size 32 --max-model-len 256 --num-gpu-blocks-override 33"
-    scheduler = "llmlab.engines.vllm_scheduler.TracedScheduler"
-    command = [sys.executable, "-m", "vllm.entrypoints.openai.api_server", "--model", str(model), *arguments.split()]
-    command += ["--host", "127.0.0.1", "--port", str(port), "--scheduler-cls", scheduler, "--load-format", "dummy"]
+    flags = "--dtype float32 --enforce-eager --block-size 32 --max-model-len 256 --num-gpu-blocks-override 33".split()
+    flags += ["--scheduler-cls", "llmlab.engines.vllm_scheduler.TracedScheduler", "--load-format", "dummy"]
     settings = {
         "OMP_NUM_THREADS": "1",
         "TORCH_COMPILE_DISABLE": "1",
@@ -169,23 +161,7 @@ def server(model: Path, log: Path, **environment: str) -> Iterator[str]:
         "HF_HUB_OFFLINE": "1",
         **environment,
     }
-    with open(log, "wb") as output:
-        process = subprocess.Popen(command, env={**os.environ, **settings}, stdout=output, stderr=subprocess.STDOUT)
-    try:
-        url = f"http://127.0.0.1:{port}"
-        end = time.monotonic() + 240
-        while time.monotonic() < end and process.poll() is None:
-            try:
-                urllib.request.urlopen(f"{url}/health", timeout=2)
-                break
-            except OSError:
-                time.sleep(0.5)
-        else:
-            raise AssertionError(log.read_text()[-4000:])
-        yield url
-    finally:
-        process.terminate()
-        process.wait(60)
+    return served(model, log, flags, environment=settings, start_s=240)
 
 
 def complete(url: str, prompt: str, max_tokens: int) -> dict[str, Any]:

@@ -42,7 +42,7 @@ def test_a_replay_without_changes_takes_the_steps_and_finds_the_prefixes_that_vl
     assert len(recorded.step_records) == num_steps
     assert num_steps <= len(again.step_records) <= num_steps + 1
     for trace in (recorded, again):
-        assert sum(sum(step.prefix_hits.values()) for step in trace.step_records) == num_found
+        assert trace.steps.num_prefix_hit_tokens.sum() == num_found
     assert metrics.throughput_tps(again) == pytest.approx(metrics.throughput_tps(recorded), rel=0.02)
 
 
@@ -78,9 +78,9 @@ def test_larger_blocks_share_less_of_a_system_prompt():
     trace = llmlab.recorded("shared_prefix")
 
     def found(**changes: object) -> int:
-        return sum(sum(s.prefix_hits.values()) for s in trace.replay(cost=FLAT, **changes).step_records)
+        return trace.replay(cost=FLAT, **changes).steps.num_prefix_hit_tokens.sum()
 
-    recorded = sum(sum(s.prefix_hits.values()) for s in trace.step_records)
+    recorded = trace.steps.num_prefix_hit_tokens.sum()
     assert found(block_size=4) > found() == recorded > found(block_size=64) > found(block_size=128) == 0
     assert found(prefix_caching=False) == 0
 

@@ -2,14 +2,10 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping, Sequence
-from pathlib import Path
 from typing import Any
 
-import numpy as np
 from msgspec.structs import replace
-from safetensors.numpy import save_file
 
 from llmlab import models
 from llmlab.engines.base import EngineConfig
@@ -17,6 +13,7 @@ from llmlab.engines.decode_step import DecodeStep
 from llmlab.engines.vllm import VllmEngine
 from llmlab.trace import BlockDelta, Header, Request, Step, Trace
 from llmlab.trace.block_state import BlockState
+from tests.engines import serving
 
 SMALL = {"kv_tokens": 640, "max_model_len": 384, "token_budget": 128, "max_num_seqs": 8}
 # Twelve prompts over 20 blocks of 32: every third begins with the same three blocks.
@@ -57,27 +54,9 @@ def engine(*, options: Mapping[str, Any] | None = None, **config: Any) -> Follow
 def serve(on: FollowedEngine, requests: Sequence[Request]) -> Trace:
     """Run these requests to their end; the trace of it."""
     header = on.header_now
-    for each in requests:
-        on.add_request(each)
-    steps: list[Step] = []
-    while on.has_unfinished_requests():
-        steps.append(on.step())
-    return Trace(header, tuple(requests), tuple(steps))
+    trace = serving.serve(on, requests)
+    return Trace(header, trace.request_records, trace.step_records)
 
 
 def no_block_is_held(on: VllmEngine) -> bool:
     return on.core.num_free_blocks == on.core.num_blocks
-
-
-def save_adapter(folder: Path, seed: int, *, rank: int = 4) -> str:
-    """A random LoRA adapter of the embedded model, strong enough to change its answers; the path."""
-    random, tensors = np.random.default_rng(seed), {}
-    for layer in range(30):
-        place = f"base_model.model.model.layers.{layer}.self_attn.q_proj"
-        tensors[f"{place}.lora_A.weight"] = random.normal(0, 0.1, (rank, 576)).astype(np.float32)
-        tensors[f"{place}.lora_B.weight"] = random.normal(0, 0.1, (576, rank)).astype(np.float32)
-    folder.mkdir(exist_ok=True)
-    save_file(tensors, folder / "adapter_model.safetensors")
-    settings = {"peft_type": "LORA", "r": rank, "lora_alpha": 8, "target_modules": ["q_proj"], "bias": "none"}
-    (folder / "adapter_config.json").write_text(json.dumps(settings))
-    return str(folder)

@@ -4,7 +4,7 @@ import assert from "node:assert/strict";
 import { test } from "node:test";
 
 import { Clock, clockOf } from "../../llmlab/views/static/clock.js";
-import { DECODE, PREFILL, RECOMPUTE } from "../../llmlab/views/static/kv_state.js";
+import { DECODE } from "../../llmlab/views/static/kv_state.js";
 import { Story } from "../../llmlab/views/static/story.js";
 
 const HEAD = { kind: "blocks", engine: "vLLM 0.26.0", block_size: 4, num_blocks: 6, first_block: 1, prefix_caching: true };
@@ -15,11 +15,11 @@ function sharing() {
   const story = new Story(HEAD);
   story.addRequests([{ name: "r0", prompt: 6 }, { name: "r1", prompt: 5 }]);
   story.addSteps([
-    step(0, { r: [[0, PREFILL, 6, 0]], kv: { a: [[0, [1, 2]]], c: [1], h: [3, 4] } }),
-    step(1, { d: [0, 1], r: [[1, PREFILL, 1, 4]], hit: [[1, 4]], kv: { a: [[1, [1, 3]]], h: [4, 5] } }),
+    step(0, { r: [[0, 0, 6, 0]], kv: { a: [[0, [1, 2]]], c: [1], h: [3, 4] } }),
+    step(1, { d: [0, 1], r: [[1, 0, 1, 4]], hit: [[1, 4]], kv: { a: [[1, [1, 3]]], h: [4, 5] } }),
     step(2, { d: [0, 2], kv: { c: [2] } }),
     step(3, { d: [1, 1], pre: [[0, 2, 8]], kv: { f: [[0, [2, 1]]], h: [4, 5, 6, 2] } }),
-    step(4, { d: [1, 1], r: [[0, RECOMPUTE, 4, 4]], hit: [[0, 4]], kv: { e: [2], a: [[0, [1, 2]]] } }),
+    step(4, { d: [1, 1], r: [[0, 2, 4, 4]], hit: [[0, 4]], kv: { e: [2], a: [[0, [1, 2]]] } }),
     step(5, { d: [0, 2], fin: [[1, "length", 4]], kv: { f: [[1, [3, 1]]], a: [[0, [4]]], h: [5, 6, 3] } }),
   ]);
   return story;
@@ -90,8 +90,8 @@ test("a finished request is gone with its step", () => {
 
 test("rows hold those that go on decoding too, in order of the requests", () => {
   const story = sharing();
-  assert.deepEqual(story.rows(1), [[0, DECODE, 1, 6], [1, PREFILL, 1, 4]]);
-  assert.deepEqual(story.rows(4), [[0, RECOMPUTE, 4, 4], [1, DECODE, 1, 7]]);
+  assert.deepEqual(story.stateAt(1).rows, [[0, DECODE, 1, 6], [1, 0, 1, 4]]);
+  assert.deepEqual(story.stateAt(4).rows, [[0, 2, 4, 4], [1, DECODE, 1, 7]]);
 });
 
 test("a step without a word about the KV cache leaves it, but nothing is new any more", () => {
@@ -122,7 +122,7 @@ function long(steps = 400) {
   let held = [];
   for (let n = 0; n < steps; n++) {
     const isBack = n % 50 === 49;
-    const more = isBack ? { pre: [[0, held.length, tokens]], r: [[0, RECOMPUTE, tokens + 1, 0]] } : { d: [0, 1] };
+    const more = isBack ? { pre: [[0, held.length, tokens]], r: [[0, 2, tokens + 1, 0]] } : { d: [0, 1] };
     const kv = isBack ? { f: [[0, held]] } : {};
     if (isBack) held = [];
     tokens++;
@@ -130,7 +130,7 @@ function long(steps = 400) {
     while ((held.length + needed.length) * 4 < tokens) needed.push(held.length + needed.length + 1);
     held = [...held, ...needed];
     if (needed.length) kv.a = [[0, needed]];
-    if (n === 0) Object.assign(more, { d: [], r: [[0, PREFILL, 1, 0]] });
+    if (n === 0) Object.assign(more, { d: [], r: [[0, 0, 1, 0]] });
     story.addSteps([step(n, { ...more, kv })]);
   }
   return story;
@@ -254,7 +254,7 @@ test("blocks of several KV cache groups: each group counts its logical blocks fr
   const story = new Story({ ...HEAD, num_blocks: 5, first_block: 0 });
   story.addRequests([{ name: "r0", prompt: 5 }]);
   story.addSteps([
-    step(0, { r: [[0, PREFILL, 5, 0]], kv: { a: [[0, [0, 1, 2, 3]]], g: [[0, [0, 0, 1, 1]]] } }),
+    step(0, { r: [[0, 0, 5, 0]], kv: { a: [[0, [0, 1, 2, 3]]], g: [[0, [0, 0, 1, 1]]] } }),
     step(1, { d: [0, 1], kv: { f: [[0, [2]]] } }), // the window of group 1 lets one go
   ]);
   assert.deepEqual(story.stateAt(0).logicals([0, 1, 2, 3]), [0, 1, 0, 1]);
@@ -268,7 +268,7 @@ test("a request that lets go of all its blocks need not name them, and texts of 
   const story = new Story(HEAD);
   story.addRequests([{ name: "r0", prompt: 6 }, { name: "r1", prompt: 5 }]);
   story.addSteps([
-    step(0, { r: [[0, PREFILL, 6, 0], [1, PREFILL, 5, 0]], kv: { a: [[0, [1, 2]], [1, [1, 3]]], c: [1] } }),
+    step(0, { r: [[0, 0, 6, 0], [1, 0, 5, 0]], kv: { a: [[0, [1, 2]], [1, [1, 3]]], c: [1] } }),
     step(1, { d: [0, 2], dx: ["to", "be"], x: [1, "!"] }),
     step(2, { d: [1, 1], fin: [[0, "length", 2]], kv: { f: [[0]] } }),
   ]);

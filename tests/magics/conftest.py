@@ -1,4 +1,4 @@
-"""A real IPython shell with the extension loaded, a real kernel, and an engine without a model."""
+"""A real kernel with the extension loaded, and engines without a model."""
 
 from __future__ import annotations
 
@@ -8,31 +8,27 @@ from collections.abc import Iterator
 import pytest
 from IPython.core.interactiveshell import InteractiveShell
 from live_kernel import ENGINES, FAKE, Kernel
+from verb_support import PARITY, PARITY_FOLDER
 
 import llmlab
 from llmlab.engines.handle import EngineHandle
 
-if ENGINES not in sys.path:
-    sys.path.append(ENGINES)  # engine hosts get this path too
-
-
-@pytest.fixture
-def shell(monkeypatch: pytest.MonkeyPatch, tmp_path_factory: pytest.TempPathFactory) -> Iterator[InteractiveShell]:
-    """A shell without a front end: what it shows is printed."""
-    monkeypatch.setenv("IPYTHONDIR", str(tmp_path_factory.mktemp("ipython")))
-    InteractiveShell.clear_instance()
-    shell = InteractiveShell.instance()
-    shell.run_line_magic("load_ext", "llmlab")
-    yield shell
-    llmlab.unload(all=True)
-    llmlab.unload_ipython_extension(shell)
-    InteractiveShell.clear_instance()
+for folder in (ENGINES, PARITY_FOLDER):
+    if folder not in sys.path:
+        sys.path.append(folder)  # engine hosts get this path too
 
 
 @pytest.fixture
 def fake(shell: InteractiveShell) -> EngineHandle:
     """An engine that answers a prompt by its last letters, over and over."""
     return llmlab.load("letters", engine=FAKE, name="fake", isolation="inline")
+
+
+@pytest.fixture
+def ab(shell: InteractiveShell) -> None:
+    """Two engines with logits, `a` and `b`; the current one is `b`."""
+    for name in "ab":
+        llmlab.load("m", PARITY, name=name, isolation="inline")
 
 
 @pytest.fixture(scope="session")

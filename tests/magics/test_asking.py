@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 from IPython.core.error import UsageError
 from IPython.core.interactiveshell import InteractiveShell
+from verb_support import llm
 
 import llmlab
 from llmlab.engines.handle import EngineHandle
@@ -16,12 +17,8 @@ from llmlab.errors import RequestError
 Captured = pytest.CaptureFixture[str]
 
 
-def ask(shell: InteractiveShell, line: str, cell: str | None = None) -> object:
-    return shell.run_line_magic("llm", line) if cell is None else shell.run_cell_magic("llm", line, cell)
-
-
 def test_the_answer_is_printed_and_is_the_value(shell: InteractiveShell, fake: EngineHandle, capsys: Captured):
-    result = ask(shell, "Why? -n 8")
+    result = llm(shell, "Why? -n 8")
     assert str(result) == f"{result}" == fake.generate("Why?", max_tokens=8).text
     answer, footer = capsys.readouterr().out.splitlines()
     assert answer == result.text
@@ -32,14 +29,14 @@ def test_the_answer_is_printed_and_is_the_value(shell: InteractiveShell, fake: E
 
 def test_a_cell_is_a_prompt_with_the_names_of_the_notebook_filled_in(shell: InteractiveShell, fake: EngineHandle):
     shell.push({"fruit": "kiwi"})
-    result = ask(shell, "-n 4 -o r", 'Sell {fruit} as {"fruit": 1};\n')
+    result = llm(shell, "-n 4 -o r", 'Sell {fruit} as {"fruit": 1};\n')
     assert result.prompt_text == '<user>Sell kiwi as {"fruit": 1};'
     assert shell.user_ns["r"] is result
 
 
 def test_no_expand_sends_the_braces(shell: InteractiveShell, fake: EngineHandle):
     shell.push({"x": 1})
-    assert ask(shell, "-n 1 --no-expand {x}").prompt_text == "<user>{x}"
+    assert llm(shell, "-n 1 --no-expand {x}").prompt_text == "<user>{x}"
 
 
 def test_names_of_the_function_around_a_line_are_filled_in(shell: InteractiveShell, fake: EngineHandle):
@@ -49,13 +46,13 @@ def test_names_of_the_function_around_a_line_are_filled_in(shell: InteractiveShe
 
 def test_strict_refuses_before_anything_is_sent(shell: InteractiveShell, fake: EngineHandle):
     with pytest.raises(UsageError, match="no variable 'nothing'"):
-        ask(shell, "--strict {nothing}")
+        llm(shell, "--strict {nothing}")
     assert fake.last is None
 
 
 def test_every_flag_reaches_the_engine(shell: InteractiveShell, fake: EngineHandle):
     shell.push({"who": "Be {x}."})
-    result = ask(shell, r"Hi -q -s @who -t 0.5 -p 0.9 -k 5 --min-p 0.1 -n 7 --seed 3 --stop '\n' --logprobs 2")
+    result = llm(shell, r"Hi -q -s @who -t 0.5 -p 0.9 -k 5 --min-p 0.1 -n 7 --seed 3 --stop '\n' --logprobs 2")
     assert result.prompt_text == "<system>Be {x}.<user>Hi"
     assert dict(result.sampling) == {
         "temperature": 0.5, "top_p": 0.9, "top_k": 5, "min_p": 0.1, "max_tokens": 7, "seed": 3, "stop": ["\n"],
@@ -64,18 +61,18 @@ def test_every_flag_reaches_the_engine(shell: InteractiveShell, fake: EngineHand
 
 
 def test_raw_prompt_sends_the_text_without_the_template(shell: InteractiveShell, fake: EngineHandle):
-    assert ask(shell, "-q -n 1 --raw-prompt Once upon").prompt_text == "Once upon"
+    assert llm(shell, "-q -n 1 --raw-prompt Once upon").prompt_text == "Once upon"
 
 
 def test_schema_takes_a_variable(shell: InteractiveShell, fake: EngineHandle):
     shell.push({"shape": {"type": "object"}})
-    assert ask(shell, "-q -n 1 --schema shape Hi").sampling["json_schema"] == {"type": "object"}
+    assert llm(shell, "-q -n 1 --schema shape Hi").sampling["json_schema"] == {"type": "object"}
     with pytest.raises(UsageError, match=r"No variable 'shap' in this notebook\. Did you mean shape\?"):
-        ask(shell, "-q -n 1 --schema shap Hi")
+        llm(shell, "-q -n 1 --schema shap Hi")
 
 
 def test_show_prompt_prints_what_was_sent(shell: InteractiveShell, fake: EngineHandle, capsys: Captured):
-    result = ask(shell, "Hi -n 2 --show-prompt")
+    result = llm(shell, "Hi -n 2 --show-prompt")
     text, ids, *_ = capsys.readouterr().out.splitlines()
     assert text == "<user>Hi"
     assert ids == f"8 token ids: {list(result.prompt_token_ids)}"
@@ -111,22 +108,22 @@ def test_a_prompt_that_ends_in_a_semicolon_keeps_its_answer(shell: InteractiveSh
 
 def test_a_timeout_keeps_what_came(shell: InteractiveShell, fake: EngineHandle):
     fake.slow(0.05)
-    result = ask(shell, "Hi -q -o r -n 200 --timeout 0.4")
+    result = llm(shell, "Hi -q -o r -n 200 --timeout 0.4")
     assert result.finish_reason == "interrupted"
     assert 0 < result.num_output_tokens < 200
     assert shell.user_ns["r"] is result
     fake.slow(0)
-    assert ask(shell, "Hi -q -n 5").finish_reason == "length"
+    assert llm(shell, "Hi -q -n 5").finish_reason == "length"
 
 
 def test_a_refused_prompt_raises_without_our_own_lines(shell: InteractiveShell, fake: EngineHandle, capsys: Captured):
     with pytest.raises(RequestError):
-        ask(shell, "", "x" * 400)
+        llm(shell, "", "x" * 400)
     shell.run_cell("%llm " + "x" * 400)
     shown = capsys.readouterr().out
     assert "max_model_len is 256" in shown
     assert "line" not in shown
-    assert ask(shell, "Hi -q -n 5").finish_reason == "length"
+    assert llm(shell, "Hi -q -n 5").finish_reason == "length"
 
 
 def test_a_failed_generation_fails_its_cell(shell: InteractiveShell, fake: EngineHandle):
@@ -136,28 +133,28 @@ def test_a_failed_generation_fails_its_cell(shell: InteractiveShell, fake: Engin
 def test_a_paused_engine_is_named_instead_of_waited_for(shell: InteractiveShell, fake: EngineHandle):
     fake.pause()
     with pytest.raises(UsageError, match=r"fake is paused: no answer would come\. `%llm resume`"):
-        ask(shell, "Hi")
+        llm(shell, "Hi")
 
 
 def test_chat_goes_on_and_a_cell_that_runs_again_replaces_its_turn(shell: InteractiveShell, fake: EngineHandle):
-    first = ask(shell, "-c -q -n 3 One")
+    first = llm(shell, "-c -q -n 3 One")
     shell.execution_count += 1
-    second = ask(shell, "-c -q -n 3 Two")
+    second = llm(shell, "-c -q -n 3 Two")
     assert second.prompt_text == f"<user>One<assistant>{first}<user>Two"
     shell.execution_count -= 1
-    again = ask(shell, "-c -q -n 3 Uno")
+    again = llm(shell, "-c -q -n 3 Uno")
     assert again.prompt_text == "<user>Uno"
     shell.execution_count += 2
-    assert ask(shell, "-c -q -n 3 Three").prompt_text == (
+    assert llm(shell, "-c -q -n 3 Three").prompt_text == (
         f"<user>Uno<assistant>{again}<user>Two<assistant>{second}<user>Three"
     )
 
 
 def test_without_chat_nothing_is_remembered_and_reset_forgets(shell: InteractiveShell, fake: EngineHandle):
-    ask(shell, "-c -q -n 3 One")
-    assert ask(shell, "-q -n 3 Two").prompt_text == "<user>Two"
+    llm(shell, "-c -q -n 3 One")
+    assert llm(shell, "-q -n 3 Two").prompt_text == "<user>Two"
     shell.execution_count += 1
-    assert ask(shell, "-c -q -n 3 --reset Three").prompt_text == "<user>Three"
+    assert llm(shell, "-c -q -n 3 --reset Three").prompt_text == "<user>Three"
 
 
 def test_defaults_come_from_config_then_the_environment(
@@ -166,11 +163,11 @@ def test_defaults_come_from_config_then_the_environment(
     monkeypatch.setenv("LLMLAB_MAX_TOKENS", "5")
     monkeypatch.setenv("LLMLAB_TEMPERATURE", "0.5")
     shell.run_line_magic("config", "LLMLab.max_tokens = 3")
-    sampling = ask(shell, "-q Hi").sampling
+    sampling = llm(shell, "-q Hi").sampling
     assert (sampling["max_tokens"], sampling["temperature"]) == (3, 0.5)
-    assert ask(shell, "-q Hi -n 2").num_output_tokens == 2
+    assert llm(shell, "-q Hi -n 2").num_output_tokens == 2
     capsys.readouterr()
-    ask(shell, "")
+    llm(shell, "")
     status = capsys.readouterr().out
     assert re.search(r"max_tokens +3 \(%config\)", status)
     assert re.search(r"temperature +0.5 \(LLMLAB_TEMPERATURE\)", status)
@@ -190,7 +187,7 @@ def test_an_environment_variable_of_the_wrong_kind_is_named(
 ):
     monkeypatch.setenv("LLMLAB_MAX_TOKENS", "many")
     with pytest.raises(UsageError, match="LLMLAB_MAX_TOKENS is 'many'"):
-        ask(shell, "Hi")
+        llm(shell, "Hi")
 
 
 @pytest.mark.parametrize(
@@ -200,32 +197,32 @@ def test_an_environment_variable_of_the_wrong_kind_is_named(
 def test_show_code_prints_a_call_that_gives_the_same_answer(
     shell: InteractiveShell, fake: EngineHandle, capsys: Captured, line: str
 ):
-    assert ask(shell, f"--show-code {line}") is None
+    assert llm(shell, f"--show-code {line}") is None
     code = capsys.readouterr().out
     assert fake.last is None
     exec(compile(code, "twin", "exec"), names := {})
     by_code = fake.last
-    assert by_code.text == str(ask(shell, f"-q {line}"))
+    assert by_code.text == str(llm(shell, f"-q {line}"))
     assert ("r" in names) == ("-o r" in line)
 
 
 def test_a_cell_may_name_the_engine(shell: InteractiveShell, fake: EngineHandle):
     other = llmlab.load("letters", engine="fake_engine:FakeEngine", name="other", isolation="inline")
-    ask(shell, "fake -q -n 2", "Hi")
+    llm(shell, "fake -q -n 2", "Hi")
     assert other.last is None
     with pytest.raises(UsageError, match=r"No engine 'fke'\. Loaded: fake, other\. Did you mean fake\?"):
-        ask(shell, "fke -q", "Hi")
+        llm(shell, "fke -q", "Hi")
 
 
 def test_a_prompt_without_an_engine_loads_the_default_one(shell: InteractiveShell, capsys: Captured):
     shell.run_line_magic("config", "LLMLab.default_model = 'letters'")
     shell.run_line_magic("config", "LLMLab.default_engine = 'fake_engine:FakeEngine'")
-    ask(shell, "Hi -n 3")
+    llm(shell, "Hi -n 3")
     assert capsys.readouterr().out.startswith("No engine is loaded: loading letters (")
     assert [handle.model for handle in llmlab.handles().values()] == ["letters"]
 
 
 def test_wrong_syntax_sends_nothing(shell: InteractiveShell, fake: EngineHandle, tmp_path: Path):
     with pytest.raises(UsageError):
-        ask(shell, "Hi --max-token 3")
+        llm(shell, "Hi --max-token 3")
     assert fake.last is None

@@ -2,35 +2,21 @@
 
 from __future__ import annotations
 
-import sys
 from pathlib import Path
 
 import pytest
 from IPython.core.error import UsageError
 from IPython.core.interactiveshell import InteractiveShell
 from live_kernel import Kernel, Outputs
+from verb_support import llm
 
-import llmlab
 from llmlab.bench import Bench
 from llmlab.errors import RequestError
 from llmlab.magics.offers import complete
 from llmlab.report import Report
 
-sys.path.append(str(Path(__file__).resolve().parent.parent / "parity"))
-
 Captured = pytest.CaptureFixture[str]
-ENGINE = "parity_engine:ParityEngine"
 QUICK = "--workload burst --sweep 2 --repeats 1"
-
-
-def llm(shell: InteractiveShell, line: str) -> object:
-    return shell.run_line_magic("llm", line)
-
-
-@pytest.fixture
-def ab(shell: InteractiveShell) -> None:
-    for name in "ab":
-        llmlab.load("m", ENGINE, name=name, isolation="inline")
 
 
 @pytest.mark.usefixtures("ab")
@@ -90,12 +76,6 @@ def test_tab_offers_engines_after_each_other_workloads_and_flags():
     assert complete(" bench -e a ", False, {}) == (["a", "b"], "")
     assert complete(" bench --workload cl", False, {}) == (["closed_loop"], "cl")
     assert complete(" bench --re", False, {}) == (["--repeats", "--report"], "--re")
-
-
-def test_help_lists_its_flags(shell: InteractiveShell, capsys: Captured):
-    llm(shell, "bench --help")
-    out = capsys.readouterr().out
-    assert all(flag in out for flag in ("--sweep", "--slo", "--workload", "--report", "--price"))
 
 
 @pytest.mark.slow

@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-import sys
-from pathlib import Path
-
 import pytest
 from IPython.core.error import UsageError
 from IPython.core.interactiveshell import InteractiveShell
+from verb_support import PARITY, llm
 
 import llmlab
 from llmlab.engines import both as both_module
@@ -15,20 +13,7 @@ from llmlab.engines.both import Both
 from llmlab.errors import EngineError
 from llmlab.parity import Manifest
 
-sys.path.append(str(Path(__file__).resolve().parent.parent / "parity"))
-
 Captured = pytest.CaptureFixture[str]
-ENGINE = "parity_engine:ParityEngine"
-
-
-def llm(shell: InteractiveShell, line: str) -> object:
-    return shell.run_line_magic("llm", line)
-
-
-@pytest.fixture
-def ab(shell: InteractiveShell) -> None:
-    for name in "ab":
-        llmlab.load("m", ENGINE, name=name, isolation="inline")
 
 
 @pytest.mark.usefixtures("ab")
@@ -87,7 +72,7 @@ def test_both_are_shown_compared_and_replaced_when_the_cell_runs_again(
     shell: InteractiveShell, capsys: Captured, monkeypatch: pytest.MonkeyPatch
 ):
     def two(model: str, **options: object) -> Both:
-        return Both(*(llmlab.load(model, ENGINE, isolation="inline") for _ in range(2)))
+        return Both(*(llmlab.load(model, PARITY, isolation="inline") for _ in range(2)))
 
     monkeypatch.setattr("llmlab.engines.loading.load_both", two)
     first = llm(shell, "load m -e both")

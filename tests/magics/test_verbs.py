@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 from IPython.core.error import UsageError
 from IPython.core.interactiveshell import InteractiveShell
+from verb_support import llm
 
 import llmlab
 from llmlab.engines.handle import EngineHandle
@@ -18,10 +19,6 @@ from llmlab.magics.verbs.batch import read_prompts, split_prompts
 
 Captured = pytest.CaptureFixture[str]
 LOAD = "load letters -e fake_engine:FakeEngine"
-
-
-def llm(shell: InteractiveShell, line: str, cell: str | None = None) -> object:
-    return shell.run_line_magic("llm", line) if cell is None else shell.run_cell_magic("llm", line, cell)
 
 
 # ---- engines

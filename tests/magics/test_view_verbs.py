@@ -5,16 +5,13 @@ from __future__ import annotations
 import pytest
 from IPython.core.error import UsageError
 from IPython.core.interactiveshell import InteractiveShell
+from verb_support import llm
 
 import llmlab
 from llmlab.engines.handle import EngineHandle
 from llmlab.magics.offers import complete
 
 Captured = pytest.CaptureFixture[str]
-
-
-def llm(shell: InteractiveShell, line: str) -> object:
-    return shell.run_line_magic("llm", line)
 
 
 @pytest.mark.parametrize(("verb", "title"), [("kv", "KV cache"), ("timeline", "Batching timeline")])

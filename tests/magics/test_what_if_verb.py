@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-from pathlib import Path
-
 import pytest
 from IPython.core.error import UsageError
 from IPython.core.interactiveshell import InteractiveShell
 
 import llmlab
+from llmlab.shipped import shipped
 
-FILE = Path(__file__).resolve().parents[2] / "datasets" / "traces" / "burst_of_64.jsonl.gz"
+FILE = shipped("traces/burst_of_64.jsonl.gz")
 Captured = pytest.CaptureFixture[str]
 
 

@@ -97,7 +97,7 @@ def serve(
         for share in plan.shares:
             memory.write(share.seq.request_id, share.seq.token_ids, share.num_computed_tokens, share.num_tokens)
         scheduler.commit(plan)
-        num_running, tokens = len(scheduler.running), []
+        told, tokens = scheduler.told(plan), []
         for share in plan.shares:
             name, seq = share.seq.request_id, share.seq
             if share.samples:
@@ -113,12 +113,8 @@ def serve(
                 t_s=step + 1.0,
                 scheduled=rows,
                 num_scheduled_tokens=plan.num_tokens,
-                num_running=num_running,
-                waiting=tuple(view.request_id for view in scheduler.waiting),
-                num_waiting=scheduler.num_waiting,
-                preempted=tuple(plan.preempted),
+                **told,
                 finished=finished,
-                prefix_hits=plan.prefix_hits,
                 tokens=tuple(tokens),
                 kv=watcher.delta(scheduler.running),
             )

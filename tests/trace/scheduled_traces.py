@@ -272,7 +272,7 @@ def _step(
     rows = plan.records()
     watcher.forward(plan)
     scheduler.commit(plan)
-    num_running, tokens = len(scheduler.running), []
+    told, tokens = scheduler.told(plan), []
     for share in plan.shares:
         name = share.seq.request_id
         if share.samples:
@@ -286,12 +286,8 @@ def _step(
         t_s=number + 1.0,
         scheduled=rows,
         num_scheduled_tokens=plan.num_tokens,
-        num_running=num_running,
-        num_waiting=scheduler.num_waiting,
-        waiting=tuple(view.request_id for view in scheduler.waiting[:64]),
-        preempted=tuple(plan.preempted),
+        **told,
         finished=finished,
-        prefix_hits=plan.prefix_hits,
         tokens=tuple(tokens),
         kv=watcher.delta(),
     )

@@ -16,8 +16,12 @@ def crowded() -> Trace:
     return llmlab.recorded("preemption")
 
 
-def test_both_panels_have_the_rows_and_seconds_of_both_runs(crowded: Trace):
-    roomy = crowded.replay(kv_tokens=4096)
+@pytest.fixture(scope="module")
+def roomy(crowded: Trace) -> Trace:
+    return crowded.replay(kv_tokens=4096)
+
+
+def test_both_panels_have_the_rows_and_seconds_of_both_runs(crowded: Trace, roomy: Trace):
     figure = llmlab.before_after(crowded, roomy).figure
     layout = figure.layout
     assert layout.xaxis.range == layout.xaxis2.range
@@ -30,8 +34,8 @@ def test_both_panels_have_the_rows_and_seconds_of_both_runs(crowded: Trace):
     assert [len(trace.x) for trace in crosses] == [15]  # all above: nobody is preempted below
 
 
-def test_the_table_has_both_figures_and_the_change(crowded: Trace):
-    rows = {row[0]: row[1:] for row in llmlab.before_after(crowded, crowded.replay(kv_tokens=4096)).table.rows}
+def test_the_table_has_both_figures_and_the_change(crowded: Trace, roomy: Trace):
+    rows = {row[0]: row[1:] for row in llmlab.before_after(crowded, roomy).table.rows}
     assert rows["preemptions"] == ("15", "0", "-100 %")
     assert rows["steps"][0] == "358"
 

@@ -19,7 +19,7 @@ from test_tokens import FakeHandle, answer, token
 import llmlab
 from llmlab.engines import registry
 from llmlab.trace import CellDelta, Incident, Request, Trace
-from llmlab.views import twin_tokens
+from llmlab.views import display, twin_tokens
 from llmlab.views.assets import STATIC
 from llmlab.views.kv_now import BlocksNow, empty_kv, kv_after
 from llmlab.views.story import Story
@@ -114,6 +114,23 @@ def test_the_sampler_is_a_view_that_can_be_written_and_frozen(tmp_path):
     assert json.loads(widget.data)["texts"][0] == [0, "t0"] and widget.place == ""
     view.left()
     assert widget.comm is None
+
+
+# ---- where it is shown
+
+
+def test_a_twin_is_put_only_where_a_cell_showed_the_view(monkeypatch: pytest.MonkeyPatch):
+    published: list[bool] = []
+    monkeypatch.setattr(display, "publish", lambda bundle, display_id, *, update=False: published.append(update))
+    monkeypatch.setattr(display, "place", lambda: "file")
+    monkeypatch.setattr(display.CELLS, "add", lambda view: None)
+    view = llmlab.watch(hand_written.preemption_in_blocks())
+    view.freeze()
+    view.republish()
+    assert published == []
+    view._ipython_display_()
+    view.freeze()
+    assert published == [False, True]
 
 
 # ---- the end of a trace

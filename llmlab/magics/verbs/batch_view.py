@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from IPython.display import display
 
-from llmlab.cards import Card, seconds_text
+from llmlab.cards import Card, seconds_text, short_text
 from llmlab.magics.stream_display import LiveScreen, Mode
 from llmlab.metrics import throughput_tps
 
@@ -92,7 +92,7 @@ def _row(index: int, prompts: Sequence[str], result: Result) -> tuple[object, ..
     speed = result.tokens_per_s
     return (
         index + 1,
-        _head(prompts[index] if prompts else result.request_id, _PROMPT_CHARS),
+        short_text(prompts[index] if prompts else result.request_id, _PROMPT_CHARS),
         _answer(result),
         result.num_output_tokens,
         seconds_text(result.ttft_s),
@@ -105,12 +105,7 @@ def _answer(result: Result) -> str:
     """The end of what is being written; the beginning of what is complete, or why there is none."""
     if result.finish_reason is None:
         return _tail(result.text, _ANSWER_CHARS)
-    return _head(result.text or result.error or "", _ANSWER_CHARS)
-
-
-def _head(text: str, width: int) -> str:
-    text = " ".join(text.split())
-    return text if len(text) <= width else text[: width - 1] + "…"
+    return short_text(result.text or result.error or "", _ANSWER_CHARS)
 
 
 def _tail(text: str, width: int) -> str:

@@ -9,7 +9,7 @@ from IPython.display import display
 
 from llmlab.bench import Bench
 from llmlab.bench import bench as measure_load
-from llmlab.magics.line import Line, Named, call_code
+from llmlab.magics.line import Line, Named, arguments_code
 from llmlab.magics.stream_display import LiveScreen, mode_of
 from llmlab.magics.verbs.targets import current, loaded
 from llmlab.report import Report
@@ -48,8 +48,7 @@ def bench(line: Line) -> object:
             screen.say("Measuring load times, quality and parity for the report.")
             return make_report(result, **about)
 
-        arguments = call_code("", (), about).partition("(")[2].removesuffix(")")
-        name = f"llmlab.report(llmlab.bench({{}}), {arguments})"
+        name = f"llmlab.report(llmlab.bench({{}}), {arguments_code((), about)})"
         found = line.call(name, measure_and_write, engines, **wanted)
     if args.out:
         line.assign(args.out, found)

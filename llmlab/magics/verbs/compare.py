@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import time
-from contextlib import suppress
 from typing import TYPE_CHECKING, Any, Literal
 
 from IPython.core.error import UsageError
@@ -13,6 +11,7 @@ from llmlab.magics.line import Line, Named
 from llmlab.magics.stream_display import mode_of
 from llmlab.magics.verbs.batch import split_prompts
 from llmlab.magics.verbs.targets import loaded, sampling_options
+from llmlab.magics.verbs.watching import watch
 
 if TYPE_CHECKING:
     from llmlab.compare import Comparison
@@ -62,26 +61,12 @@ def _follow(comparison: Comparison, line: Line) -> None:
     is_live = not args.quiet and mode_of(line.lab.shell) == "live"
     if is_live:
         display(view)
-    _watch(comparison, args.timeout)
+    watch(comparison, lambda: None, timeout_s=args.timeout, poll_s=POLL_S)
     if args.out:
         line.assign(args.out, comparison)
     comparison.require_answers()
     if not args.quiet and not is_live:
         display(view)
-
-
-def _watch(comparison: Comparison, timeout_s: float | None) -> None:
-    """It sleeps between two looks: Ctrl-C ends a sleep at once, on the engines too."""
-    deadline_s = None if timeout_s is None else time.monotonic() + timeout_s
-    try:
-        while not comparison.done and (deadline_s is None or time.monotonic() < deadline_s):
-            time.sleep(POLL_S)
-    except KeyboardInterrupt:
-        pass
-    finally:
-        if not comparison.done:
-            with suppress(KeyboardInterrupt):
-                comparison.stop()
 
 
 def _mode(line: Line) -> Literal["text", "diff", "logprobs"]:

@@ -5,13 +5,19 @@ from __future__ import annotations
 import time
 from collections.abc import Callable
 from contextlib import suppress
-from typing import TYPE_CHECKING
-
-if TYPE_CHECKING:
-    from llmlab.engines.run import Run
+from typing import Protocol
 
 
-def watch(run: Run, show: Callable[[], None], *, timeout_s: float | None, poll_s: float) -> None:
+class Watched(Protocol):
+    """A Run, or a comparison of several."""
+
+    @property
+    def done(self) -> bool: ...
+
+    def stop(self) -> None: ...
+
+
+def watch(run: Watched, show: Callable[[], None], *, timeout_s: float | None, poll_s: float) -> None:
     """Call show() every `poll_s` until the run has ended; Stop, Ctrl-C and the timeout end it, on the engine too.
 
     It sleeps between two looks instead of waiting for tokens: Ctrl-C ends a sleep at once, and the last words before a

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 
 from llmlab.models import ModelConfig, kv_bytes_per_token
 from llmlab.models.fit import weights_bytes
-from llmlab.models.tensors import EMBEDDING, OUTPUT, expected_tensors, num_params
+from llmlab.models.tensors import attention_width, layer_weights, num_params
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,8 +33,8 @@ def prefill_work(config: ModelConfig, num_tokens: int, *, quant: str = "F16", kv
 
     Source: Chowdhery et al. 2022 (PaLM), arXiv 2204.02311, appendix B: 2 N + 4 L H Q T operations a token, forward.
     """
-    attention = 4 * _attention_width(config) * num_tokens * (num_tokens + 1) / 2
-    flops = 2.0 * _layer_weights(config) * num_tokens + 2 * config.vocab_size * config.hidden_size + attention
+    attention = 4 * attention_width(config) * num_tokens * (num_tokens + 1) / 2
+    flops = 2.0 * layer_weights(config) * num_tokens + 2 * config.vocab_size * config.hidden_size + attention
     moved = 2 * num_tokens * kv_bytes_per_token(config, kv_element_bytes)
     return Work(flops, _weight_traffic(config, quant) + moved)
 
@@ -49,21 +49,10 @@ def decode_work(
 
     Source: Pope et al. 2022, arXiv 2211.05102, section 2 (weights are shared by the batch, the KV cache is not).
     """
-    matrices = 2 * (_layer_weights(config) + config.vocab_size * config.hidden_size)
-    flops = float(batch_size * (matrices + 4 * _attention_width(config) * context))
+    matrices = 2 * (layer_weights(config) + config.vocab_size * config.hidden_size)
+    flops = float(batch_size * (matrices + 4 * attention_width(config) * context))
     moved = batch_size * (context + 1) * kv_bytes_per_token(config, kv_element_bytes)
     return Work(flops, _weight_traffic(config, quant) + moved)
-
-
-def _attention_width(config: ModelConfig) -> int:
-    """Query numbers of a token in all layers. Every query head computes, also where heads share their keys (GQA)."""
-    return config.num_layers * config.num_heads * config.head_dim
-
-
-def _layer_weights(config: ModelConfig) -> int:
-    """Weights of the matrices that every token goes through."""
-    shapes = (shape for name, shape in expected_tensors(config).items() if name not in (EMBEDDING, OUTPUT))
-    return sum(shape[0] * shape[1] for shape in shapes if len(shape) == 2)
 
 
 def _weight_traffic(config: ModelConfig, quant: str) -> float:

@@ -6,7 +6,7 @@ import {
   compareChanged, compareIsRunning, compareParted, compareRate, compareSaid, compareStanding,
 } from "./compare_geometry.js";
 import { element } from "./draw.js";
-import { ownKeys } from "./own_keys.js";
+import { ownKeys, viewKeys } from "./own_keys.js";
 import { redrawing } from "./redraw.js";
 
 const COMPARE_MODES = [["text", "text"], ["diff", "words that differ"], ["logprobs", "probabilities"]];
@@ -44,13 +44,11 @@ export function showCompare(root, data, { send = null } = {}) {
   const said = element("div", "llmlab-sr", "", root);
   said.setAttribute("aria-live", "polite");
 
-  root.addEventListener("keydown", (event) => {
+  viewKeys(root, [(event) => {
     const step = { "[": -1, "]": 1 }[event.key];
-    if (!step || event.ctrlKey || event.metaKey || event.altKey) return;
-    event.preventDefault();
-    event.stopPropagation();
-    go(at.prompt + step);
-  });
+    if (step) go(at.prompt + step);
+    return Boolean(step);
+  }]);
 
   function draw() {
     const { head: told, cells } = data;

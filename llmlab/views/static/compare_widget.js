@@ -2,9 +2,7 @@
 
 import { compareTake } from "./compare_geometry.js";
 import { showCompare } from "./compare.js";
-import { placed } from "./place.js";
-
-const decode = (bytes) => JSON.parse(new TextDecoder().decode(bytes));
+import { decode, placed } from "./place.js";
 
 function render({ model, el }) {
   const data = decode(model.get("opening"));

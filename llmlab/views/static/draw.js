@@ -15,23 +15,18 @@ export function element(tag, className = "", text = null, parent = null) {
 /** Pixels of the screen for one CSS pixel of an element: of the screen, times what a projector view is enlarged by. */
 export const sharpness = (el) => Math.max(1, globalThis.devicePixelRatio || 1) * (el.currentCSSZoom ?? 1);
 
-/** A canvas of w x h CSS pixels, sharp on any screen: {canvas, g, w, h}. */
+/** A canvas of w x h CSS pixels, sharp on any screen: {canvas, g, w, h, scale}. */
 export function paper(parent, w, h, label = "") {
   const canvas = element("canvas", "", null, parent);
-  const scale = sharpness(canvas);
-  canvas.width = Math.round(w * scale);
-  canvas.height = Math.round(h * scale);
-  canvas.style.width = `${w}px`;
-  canvas.style.height = `${h}px`;
   if (label) {
     canvas.setAttribute("role", "img");
     canvas.setAttribute("aria-label", label);
   } else {
     canvas.setAttribute("aria-hidden", "true");
   }
-  const g = canvas.getContext("2d");
-  g.scale(scale, scale);
-  return { canvas, g, w, h };
+  const sheet = { canvas, g: canvas.getContext("2d") };
+  resizePaper(sheet, w, h);
+  return sheet;
 }
 
 /** The same paper in another size, empty: its canvas may have the keyboard focus. */

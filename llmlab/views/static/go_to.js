@@ -15,7 +15,7 @@ export function goToStep(steps, n) {
   return [null, `No step ${n}: they go from ${steps[0]?.n ?? "–"} to ${steps.at(-1)?.n ?? "–"}.`];
 }
 
-/** The field, in `parent`. `go(typed)` goes there, or returns why it cannot. Returns {open()}. */
+/** The field, in `parent`. `go(typed)` goes there, or returns why it cannot. Returns {key(event)}, which opens it. */
 export function goToField(parent, label, go) {
   const form = element("form", "llmlab-go", null, parent);
   form.hidden = true;
@@ -41,11 +41,13 @@ export function goToField(parent, label, go) {
     if (event.key === "Escape") close();
   };
   return {
-    open() {
+    key(event) {
+      if (event.key !== "g") return false;
       before = document.activeElement;
       said.textContent = input.value = "";
       form.hidden = false;
       input.focus({ preventScroll: true });
+      return true;
     },
   };
 }

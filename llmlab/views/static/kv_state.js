@@ -3,7 +3,7 @@
  * llmlab/views/kv_now.py, which does the same. This file must not draw, and computes no figure.
  */
 
-export const PREFILL = 0, DECODE = 1, RECOMPUTE = 2;
+export const DECODE = 1; // of the phases of a share, as story.py numbers them
 
 /** Call act(request) for each of [first, number, first, number, ...]. */
 export function eachOfRanges(ranges, act) {
@@ -21,7 +21,7 @@ class Memory {
     this._rows = null;
   }
 
-  /** Shares of the step, made when asked for: of most steps nobody asks. */
+  /** Shares of the step, [request, phase, tokens, computed before]. Made when asked for: of most steps nobody asks. */
   get rows() {
     if (this._rows) return this._rows;
     const rows = [...this._step.r];

@@ -42,6 +42,9 @@ export function standIn(id, mount) {
   };
 }
 
+/** What the kernel says to a widget: JSON as bytes. */
+export const decode = (bytes) => JSON.parse(new TextDecoder().decode(bytes));
+
 /** What a widget exports: its render(), and the place in which it appears by itself. */
 export function placed(render) {
   return {

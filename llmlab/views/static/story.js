@@ -35,11 +35,6 @@ export class Story {
     }
   }
 
-  /** Shares of a step: [request, phase, tokens, computed before], those that go on decoding included. */
-  rows(i) {
-    return this.stateAt(i).rows;
-  }
-
   /** The KV cache at the end of step i. Do not change it. */
   stateAt(i) {
     if (i === this._at) return this._last;

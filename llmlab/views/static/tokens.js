@@ -66,7 +66,7 @@ export function showTokens(root, data, { clock = tokensClock(data) } = {}) {
     words.focus(index);
     return null;
   });
-  viewKeys(root, [projectorMode(root), (event) => event.key === "g" && (field.open(), true)]);
+  viewKeys(root, [projectorMode(root), field.key]);
   return {
     changed(next = data) {
       take(next);

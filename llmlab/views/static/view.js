@@ -68,8 +68,7 @@ export function show(root, story, clock, { parts = ["kv", "timeline"], title = "
     return problem;
   }
 
-  const openField = (event) => event.key === "g" && (field.open(), true);
-  viewKeys(root, [...pictures.map((picture) => (event) => picture.key?.(event)), buttons.key, switchMode, openField]);
+  viewKeys(root, [...pictures.map((picture) => (event) => picture.key?.(event)), buttons.key, switchMode, field.key]);
   return {
     changed,
     destroy() {

@@ -1,14 +1,12 @@
 /** The widget of all pictures of a run: messages of the kernel in, orders of the user out. view.js draws. */
 
 import { element, say } from "./draw.js";
-import { placed } from "./place.js";
+import { decode, placed } from "./place.js";
 import { frozenWords, join, leave } from "./telling.js";
 import { show } from "./view.js";
 
 const FALLBACK_MS = 700; // a kernel that takes messages has answered Stop by then
 const TELL_CURSOR_MS = 150;
-
-const decode = (bytes) => JSON.parse(new TextDecoder().decode(bytes));
 
 /** What the transport drives: the run behind a widget, until it has ended or the kernel is gone. */
 function liveOf(model, isCut) {

@@ -62,7 +62,10 @@ class BlockWatcher:
     def schedule(self, output: Any) -> BlockChanges:
         """What this call of schedule() did. The step is in flight until finish()."""
         changes = BlockChanges()
+        self._in_flight.append(changes)
         self._tracked_hashes.next_step()
+        if self._is_still(output):
+            return changes
         for request_id in output.preempted_req_ids or ():
             changes.free(request_id, self._drop(request_id))
         if self._is_full:
@@ -72,8 +75,18 @@ class BlockWatcher:
         else:
             self._follow(output, changes)
         self._look_at_hashes(changes)
-        self._in_flight.append(changes)
         return changes
+
+    def _is_still(self, output: Any) -> bool:
+        """No block changes hands and none becomes full: most steps of a decode are so."""
+        return not (
+            self._is_full
+            or self._has_groups
+            or self._tracked_hashes.may_fill
+            or output.scheduled_new_reqs
+            or output.preempted_req_ids
+            or any(output.scheduled_cached_reqs.new_block_ids)
+        )
 
     def end(self, request_id: str, changes: BlockChanges | None) -> None:
         """A request ended in the step of these changes, the oldest in flight: all its blocks leave there.

@@ -80,7 +80,13 @@ class TrackedHashes:
 
     def next_step(self) -> None:
         self._step += 1
-        self._near.update(r for r in self._due.pop(self._step, ()) if r in self._num_full)
+        if due := self._due.pop(self._step, None):
+            self._near.update(r for r in due if r in self._num_full)
+
+    @property
+    def may_fill(self) -> bool:
+        """A block may become full in this step."""
+        return bool(self._near)
 
     def look(self, tables: Mapping[str, Sequence[int]], changes: BlockChanges) -> None:
         """Note what is different since the last look."""

@@ -14,7 +14,7 @@ import itertools
 import os
 import statistics
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 
 os.environ.setdefault("GOMP_SPINCOUNT", "1000")  # for every peer: without it, 2 threads spin each other to a crawl
@@ -132,13 +132,19 @@ def measure_rounds(quant: str, rounds: int) -> tuple[list[list[float]], list[lis
     single, batch = [], []
     for worker in workers.values():
         worker.ask(["Warm up, please."])
-    for _ in range(rounds):
-        for prompt in PROMPTS[:NUM_SINGLE]:
-            single.append([worker.ask([prompt]) for worker in workers.values()])
-        batch.append([workers[name].ask(PROMPTS) for name in IN_BATCHES])
+    for turn in range(rounds):
+        for i, prompt in enumerate(PROMPTS[:NUM_SINGLE]):
+            single.append(_ask_all(workers, tuple(PEERS), [prompt], turn + i))
+        batch.append(_ask_all(workers, IN_BATCHES, PROMPTS, turn))
     for worker in workers.values():
         worker.close()
     return single, batch
+
+
+def _ask_all(workers: Mapping[str, Worker], names: tuple[str, ...], prompts: list[str], turn: int) -> list[float]:
+    """One rate for each name; they are asked forwards and backwards by turns, so that nobody is always the last."""
+    rates = {name: workers[name].ask(prompts) for name in names[:: -1 if turn % 2 else 1]}
+    return [rates[name] for name in names]
 
 
 def ratio(rows: list[list[float]], peers: tuple[str, ...], one: str, other: str) -> float:

@@ -190,17 +190,18 @@ def measure_tracer(scale: Scale, options: dict[str, Any], rounds: int) -> dict[s
     found: dict[str, list[float]] = {}
     for turn in range(rounds + 1):
         for number in scale.batch_sizes:
-            step_s = {}
+            step_s, spent_s = {}, {}
             for tracer in (untraced, traced)[:: 1 if turn % 2 else -1]:  # whoever is second finds a warmer machine
                 engine._tracer.detach()
                 engine._tracer = tracer
                 tracer.attach()
-                hooks_s, records_s = traced.cost_s, clock["records_s"]
+                hooks_s, records_s = tracer.cost_s, clock["records_s"]
                 step_s[tracer], num_steps = _step_s(engine, scale, prompts(number, scale, 100 + 2 * turn), turn)
+                spent_s[tracer] = (tracer.cost_s - hooks_s) / num_steps, (clock["records_s"] - records_s) / num_steps
             shares = {
                 "added": step_s[traced] / step_s[untraced] - 1,
-                "hooks": (traced.cost_s - hooks_s) / num_steps / step_s[traced],
-                "records": (clock["records_s"] - records_s) / num_steps / step_s[traced],
+                "hooks": spent_s[traced][0] / step_s[traced],
+                "records": spent_s[traced][1] / step_s[traced],
                 "step": step_s[traced],
             }
             for name, value in shares.items():

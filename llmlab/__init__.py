@@ -59,11 +59,22 @@ _EXPORTS = {
 def __getattr__(name: str) -> Any:
     if name not in _EXPORTS:
         raise AttributeError(f"module 'llmlab' has no attribute {name!r}")
+    if name == "load":
+        _prepare_pictures()
     module_name, _, attribute = _EXPORTS[name].partition(":")
     module = import_module(module_name)
     value = getattr(module, attribute) if attribute else module
     globals()[name] = value
     return value
+
+
+def _prepare_pictures() -> None:
+    """In a notebook: import what the first view needs while an engine loads, in another process."""
+    if "ipykernel" in sys.modules:
+        from threading import Thread
+
+        for package in ("anywidget", "PIL.ImageFont"):
+            Thread(target=import_module, args=(package,), name=f"llmlab imports {package}", daemon=True).start()
 
 
 def public(name: str) -> Any:

@@ -34,11 +34,24 @@ class NoFreeBlocks(LlmlabError):
     """The pool cannot serve this call; it was raised before anything changed."""
 
 
-class PlanRefused(LlmlabError):
+class BrokenContract(LlmlabError):
+    """A part that was written in a notebook did what its contract forbids.
+
+    `trace`: what the engine did before that step, when it was a run that was broken off.
+    """
+
+    trace: Any = None
+
+    def _render_traceback_(self, *_: object) -> list[str]:
+        """What IPython shows of it: a lesson is a sentence, and no stack of ours."""
+        return [f"{type(self).__name__}: {self}"]
+
+
+class PlanRefused(BrokenContract):
     """A scheduling policy asked for something impossible; the sentence names the step and the request."""
 
 
-class PartFailed(LlmlabError):
+class PartFailed(BrokenContract):
     """A part that was written in a notebook broke its contract; the sentence names the step, the call and the block."""
 
 

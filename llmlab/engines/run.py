@@ -18,7 +18,7 @@ from llmlab.engines.bell import Bell
 from llmlab.engines.entry import Entry
 from llmlab.engines.recorder import News
 from llmlab.engines.result import Result, TokenEvent
-from llmlab.errors import EngineDied, LlmlabError, RequestError
+from llmlab.errors import BrokenContract, EngineDied, LlmlabError, RequestError
 from llmlab.trace import FinishReason, Header, Request, Token, Trace
 
 if TYPE_CHECKING:
@@ -218,6 +218,8 @@ class Run:
 
     def fail(self, request_ids: Sequence[str], error: LlmlabError) -> None:
         """The engine broke them off."""
+        if isinstance(error, BrokenContract):
+            error.trace = self.trace  # as of now: the step to come gives all their KV back
         self._failure = error
         for request_id in request_ids:
             self._end(self._entries[request_id], "error", str(error))

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from typing import NamedTuple, Protocol
 
 import torch
@@ -140,8 +141,9 @@ class PagedKv:
             self.kv[:, :, pair.dst] = self.kv[:, :, pair.src]
 
 
-# Told of each layer and group: q [num_seqs, num_kv_heads, heads a KV head * num_new, head_dim], k, and the mask.
-Watch = Callable[[int, Group, Tensor, Tensor, Tensor], None]
+# Told of each layer and sequence while somebody looks: the layer, the index of the sequence in the batch, and what
+# computes its attention weights, [num_heads, num_new, num_context or more].
+Watch = Callable[[int, int, Callable[[], Tensor]], None]
 
 
 class AttentionLayer(Protocol):
@@ -164,7 +166,9 @@ def paged_attention(layer: int, q: Tensor, kv: PagedKv, batch: Batch, watch: Wat
         asked = asked.permute(0, 2, 3, 1, 4).reshape(num_seqs, num_kv_heads, -1, head_dim)
         mask = group.mask(k.shape[2], asked.shape[2] // num_new)
         if watch is not None:
-            watch(layer, group, asked, k, mask)
+            for n, row in enumerate(group.rows[:, 0].tolist()):
+                weights = partial(attention_weights, asked[n], k[n], mask[n], num_new)
+                watch(layer, batch.first_rows.index(row), weights)
         answer = F.scaled_dot_product_attention(asked, k, v, attn_mask=mask)
         answer = answer.view(num_seqs, num_kv_heads, -1, num_new, head_dim).permute(0, 3, 1, 2, 4)
         answer = answer.reshape(num_seqs * num_new, -1, head_dim)
@@ -172,3 +176,14 @@ def paged_attention(layer: int, q: Tensor, kv: PagedKv, batch: Batch, watch: Wat
             return answer  # one group has all rows, in their order
         out[group.rows.reshape(-1)] = answer
     return out
+
+
+def attention_weights(q: Tensor, k: Tensor, mask: Tensor, num_new: int) -> Tensor:
+    """What scaled_dot_product_attention does not hand out, of one sequence, computed once more.
+
+    q: [num_kv_heads, heads a KV head * num_new, head_dim], k: [num_kv_heads, num_keys, head_dim]. Gives
+    [num_heads, num_new, num_keys], float32.
+    """
+    scores = (q.float() @ k.float().transpose(-1, -2)) * q.shape[-1] ** -0.5
+    weights = scores.masked_fill(~mask, float("-inf")).softmax(dim=-1)
+    return weights.reshape(-1, num_new, weights.shape[-1])

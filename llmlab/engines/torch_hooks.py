@@ -5,7 +5,7 @@ This file must not know requests or scheduling.
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -14,7 +14,7 @@ from torch import Tensor
 
 from llmlab.engines.base import Floats
 from llmlab.engines.cost_model import Work
-from llmlab.engines.torch_attention import Batch, Group, PagedKv, Span, make_batch
+from llmlab.engines.torch_attention import Batch, PagedKv, Span, make_batch
 from llmlab.engines.torch_model import Decoder
 from llmlab.models import kv_bytes_per_token
 from llmlab.models.config import ModelConfig
@@ -32,7 +32,6 @@ class Probe:
     """
 
     layers: frozenset[int] | None = None
-    hidden: bool = True
     steps: list[dict[str, dict[str, Any]]] = field(default_factory=list)
 
 
@@ -42,26 +41,18 @@ class Look:
     def __init__(self, probe: Probe, names: Iterable[str], batch: Batch) -> None:
         self._probe, self._names, self._batch = probe, list(names), batch
         self._found: dict[str, dict[str, Any]] = {name: {"attention": {}} for name in self._names}
-        self.states: list[Tensor] | None = [] if probe.hidden else None
+        self.states: list[Tensor] = []
 
-    def watch(self, layer: int, group: Group, q: Tensor, k: Tensor, mask: Tensor) -> None:
-        """The weights that scaled_dot_product_attention does not hand out, computed once more."""
-        if self._probe.layers is not None and layer not in self._probe.layers:
-            return
-        scores = (q.float() @ k.float().transpose(-1, -2)) * q.shape[-1] ** -0.5
-        weights = scores.masked_fill(~mask, float("-inf")).softmax(dim=-1)
-        num_seqs, num_new = group.rows.shape
-        weights = weights.reshape(num_seqs, -1, num_new, weights.shape[-1]).cpu()
-        for rows, of_seq in zip(group.rows.tolist(), weights, strict=True):
-            i = self._batch.first_rows.index(rows[0])
-            num_context = self._batch.spans[i].num_context
-            self._found[self._names[i]]["attention"][layer] = of_seq[:, :, :num_context].numpy()
+    def watch(self, layer: int, i: int, weights: Callable[[], Tensor]) -> None:
+        """Keep the attention weights of the i-th sequence, where somebody wants them."""
+        if self._probe.layers is None or layer in self._probe.layers:
+            of_seq = weights()[:, :, : self._batch.spans[i].num_context]
+            self._found[self._names[i]]["attention"][layer] = of_seq.cpu().numpy()
 
     def done(self) -> None:
-        if self.states is not None:
-            states = torch.stack(self.states).float().cpu().numpy()
-            for name, first, span in zip(self._names, self._batch.first_rows, self._batch.spans, strict=True):
-                self._found[name]["hidden"] = states[:, first : first + len(span.token_ids)]
+        states = torch.stack(self.states).float().cpu().numpy()
+        for name, first, span in zip(self._names, self._batch.first_rows, self._batch.spans, strict=True):
+            self._found[name]["hidden"] = states[:, first : first + len(span.token_ids)]
         self._probe.steps.append(self._found)
 
 
@@ -79,7 +70,7 @@ def inside(model: Decoder, token_ids: list[int], layers: frozenset[int] | None, 
     logits = model.logits(model.forward(batch, kv, watch=look.watch, keep=look.states))
     look.done()
     found: dict[str, Any] = probe.steps[0]["it"]
-    found["lens"] = [_best(model, state) for state in look.states or ()]
+    found["lens"] = [_best(model, state) for state in look.states]
     found["logits"] = logits.cpu().numpy()
     return found
 

@@ -334,6 +334,7 @@ class TorchEngine:
 
     def _check_text(self, token_ids: list[int]) -> None:
         self.model.interrupted = False  # it was meant for a step that is over
+        self._names = []  # this text is no request
         self.text.check(token_ids)
         if not 0 < len(token_ids) <= self.room.max_model_len:
             raise RequestError(f"A text must have 1 to {self.room.max_model_len} tokens, this has {len(token_ids)}.")

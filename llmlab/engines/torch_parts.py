@@ -8,6 +8,7 @@ from __future__ import annotations
 import sys
 from collections.abc import Callable
 from copy import deepcopy
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -105,11 +106,31 @@ class StudentAttention:
             k, v = (x[0, : span.num_context].float().cpu().numpy() for x in kv.gather(layer, table))
             rows = slice(first_row, first_row + len(span.token_ids))
             asked = q[rows].float().cpu().numpy()
-            answer = np.asarray(guarded(f"attention() in layer {layer}", self._attention, asked, k, v))
             who = self._names()[i] if i < len(self._names()) else "the prompt"
-            if answer.shape != asked.shape:
-                fail(f"attention() in layer {layer} for {who}", f"it gave shape {answer.shape}, expected {asked.shape}")
-            if not np.isfinite(answer).all():
-                fail(f"attention() in layer {layer} for {who}", "it gave NaN or infinite values: subtract the maximum")
-            out[rows] = torch.from_numpy(np.ascontiguousarray(answer)).to(q)
+            call = f"attention() in layer {layer} for {who}"
+            out[rows] = self._answer(call, asked, k, v).to(q)
+            if watch is not None:
+                watch(layer, i, partial(self._weights, call, asked, k))
         return out
+
+    def _answer(self, call: str, q: Floats, k: Floats, v: Floats) -> Tensor:
+        answer = np.asarray(guarded(call, self._attention, q, k, v))
+        if answer.shape != q.shape:
+            fail(call, f"it gave shape {answer.shape}, expected {q.shape}")
+        if not np.isfinite(answer).all():
+            fail(call, "it gave NaN or infinite values: subtract the maximum")
+        return torch.from_numpy(np.ascontiguousarray(answer, dtype=np.float32))
+
+    def _weights(self, call: str, q: Floats, k: Floats) -> Tensor:
+        """The weight of each key, [num_heads, num_new, num_context]: its answer to values that are 1 at this key only.
+
+        One call shows head_dim keys, each in a column of its own.
+        """
+        num_context, _, head_dim = k.shape
+        shown = []
+        for first in range(0, num_context, head_dim):
+            v = np.zeros_like(k)
+            keys = np.arange(first, min(first + head_dim, num_context))
+            v[keys, :, keys - first] = 1
+            shown.append(self._answer(call, q, k, v)[:, :, : len(keys)])
+        return torch.cat(shown, dim=-1).transpose(0, 1)

@@ -56,11 +56,11 @@ class Linear:
 class Layer:
     """One decoder layer. The norms are vectors, [hidden_size] or [head_dim]."""
 
-    def __init__(self, take: Any, has_qk_norm: bool) -> None:
+    def __init__(self, take: Any) -> None:
         self.input_norm: Tensor = take("input_layernorm.weight")
         self.post_norm: Tensor = take("post_attention_layernorm.weight")
-        self.q_norm: Tensor | None = take("self_attn.q_norm.weight") if has_qk_norm else None
-        self.k_norm: Tensor | None = take("self_attn.k_norm.weight") if has_qk_norm else None
+        self.q_norm: Tensor | None = take("self_attn.q_norm.weight")
+        self.k_norm: Tensor | None = take("self_attn.k_norm.weight")
         self.linear = {name: _stacked(take, parts) for name, parts in STACKS.items()}
 
 
@@ -82,10 +82,8 @@ class Weights:
         self._files = {name: opened[tensor.path] for name, tensor in stored.items()}
         self._expected, self._device, self._dtype = expected_tensors(config), device, dtype
         self.embedding: Tensor = self._take(EMBEDDING)
-        has_qk_norm = FAMILIES[config.family].has_qk_norm
         self.layers = [
-            Layer(lambda name, i=i: self._take(f"model.layers.{i}.{name}"), has_qk_norm)
-            for i in range(config.num_layers)
+            Layer(lambda name, i=i: self._take(f"model.layers.{i}.{name}")) for i in range(config.num_layers)
         ]
         self.final_norm: Tensor = self._take("model.norm.weight")
         self.output = Linear(self.embedding if config.tie_embeddings else self._take(OUTPUT))
@@ -99,7 +97,7 @@ class Weights:
         return _bytes_of(self.embedding) + sum(x.num_bytes for x in linears) + (0 if tied else self.output.num_bytes)
 
     def _take(self, name: str) -> Any:
-        """A tensor; None for a bias that this model does not have."""
+        """A tensor; None for a bias or a norm that this model does not have."""
         if name not in self._expected:
             return None
         file: Any = self._files[name]

@@ -24,9 +24,26 @@ def _run_html(run: Any) -> str:
     return card(run)._repr_html_()
 
 
+def _lesson_html(error: Any) -> str:
+    from llmlab.magics import lessons
+
+    return lessons.html(error)
+
+
+def _after_cell(result: Any) -> None:
+    if hasattr(result.error_in_exec, "trace"):
+        from llmlab.magics import lessons
+
+        lessons.show_picture(result.error_in_exec)
+
+
 KINDS = ("line", "cell")
 # (module, class) -> how it looks in a front end
-PAGES = {("llmlab.engines.result", "Result"): _result_html, ("llmlab.engines.run", "Run"): _run_html}
+PAGES = {
+    ("llmlab.engines.result", "Result"): _result_html,
+    ("llmlab.engines.run", "Run"): _run_html,
+    ("llmlab.errors", "BrokenContract"): _lesson_html,
+}
 
 
 class Extension:
@@ -45,6 +62,7 @@ class Extension:
         self._pages: Any = cast(Any, shell.display_formatter).formatters["text/html"]
         for (module, name), page in PAGES.items():
             self._pages.for_type_by_name(module, name, page)
+        shell.events.register("post_run_cell", _after_cell)
 
     def close(self) -> None:
         shell, magics = self._shell, self._shell.magics_manager.magics
@@ -57,4 +75,5 @@ class Extension:
         cast(Any, shell).configurables.remove(self.lab)
         for module, name in PAGES:
             self._pages.pop(f"{module}.{name}", None)
+        shell.events.unregister("post_run_cell", _after_cell)
         self.lab.shown_once.close()

@@ -97,9 +97,9 @@ class BlocksNow(Memory):
             if left:
                 self.tables[request] = left
             for block in blocks:
-                others = [other for other in self.holders.pop(block, ()) if other != request]
-                if others:
-                    self.holders[block] = others
+                holders = self.holders.pop(block, ())
+                if len(holders) > 1:
+                    self.holders[block] = [other for other in holders if other != request]
         self.evicted = set(kv.get("e", ()))
         self.cached -= self.evicted
         groups = dict(kv.get("g", ()))
@@ -107,9 +107,11 @@ class BlocksNow(Memory):
             self.groups.update(zip(blocks, groups.get(request, ()), strict=False))
             self.tables.setdefault(request, []).extend(blocks)
             for block in blocks:
-                if block not in self.holders:
+                if block in self.holders:
+                    self.holders[block].append(request)
+                else:
+                    self.holders[block] = [request]
                     self.fresh.add(block)
-                self.holders.setdefault(block, []).append(request)
         self.cached.update(kv.get("c", ()))
         self.next_out = kv.get("h", ())
 

@@ -29,14 +29,19 @@ def narrate(step: Step, events: Events, name: Callable[[int], str], head: Mappin
 
 def _all(teller: BlockTeller | CellTeller) -> Iterator[Phrase]:
     """In the order of what matters most."""
-    yield from teller.preempted()
-    yield from teller.returning()
-    yield from teller.admitted()
-    yield from teller.prefill()
+    events = teller.events
+    is_more = bool(events.rows or events.preempted or events.finished)  # than that requests go on, as in most steps
+    if is_more:
+        yield from teller.preempted()
+        yield from teller.returning()
+        yield from teller.admitted()
+        yield from teller.prefill()
     yield from teller.evicted()
-    yield from teller.finished()
+    if is_more:
+        yield from teller.finished()
     yield from teller.decode()
-    yield from teller.drafts()
+    if is_more:
+        yield from teller.drafts()
     yield from teller.waiting()
 
 

@@ -7,6 +7,7 @@ This file must not know traces.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
+from functools import lru_cache
 
 # [text, 1 if bold else 0]
 Segment = list[str | int]
@@ -64,6 +65,7 @@ def who(indexes: Sequence[int], name: Callable[[int], str], noun: str = "request
     return listed([bold(name(index)) for index in indexes])
 
 
+@lru_cache(1024)
 def number(n: int) -> str:
     """Thousands parted by a thin space.
 
@@ -73,6 +75,7 @@ def number(n: int) -> str:
     return f"{n:,}".replace(",", "\u2009")
 
 
+@lru_cache(1024)
 def count(n: int, noun: str) -> str:
     """A number with its noun.
 

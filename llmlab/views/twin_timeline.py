@@ -120,16 +120,16 @@ class _Rows(Strips):
 
     def _pixel_rows(self) -> None:
         """Each column shows the rarest phase in it."""
+        import numpy as np
+
         colours = [BG if name == "none" else ink.PHASES[name] for name in NAMES]
         columns = int(self.plot)
-        picture: list[str] = []
-        for row in self.rows[: self.num_shown]:
-            line = [BG] * columns
-            for x0, x1, first, last in self.slots:
-                colour = colours[max(row.codes[first:last], default=NONE)]
-                for c in range(int(x0 - self.left), min(columns, int(x1 - self.left))):
-                    line[c] = colour
-            picture += line
+        codes = np.array([np.frombuffer(row.codes, np.uint8) for row in self.rows[: self.num_shown]])
+        rarest = np.maximum.reduceat(codes, [first for _, _, first, _ in self.slots], axis=1)
+        of_column = np.zeros((len(codes), columns), np.uint8)
+        for slot, (x0, x1, _, _) in enumerate(self.slots):
+            of_column[:, int(x0 - self.left) : int(x1 - self.left)] = rarest[:, slot : slot + 1]
+        picture = [colours[code] for code in of_column.ravel().tolist()]
         self.paper.pixels(columns, picture, self.left, self.top, 1, self.row_height)
         self.paper.box(self.left - 1, self.top - 1, columns + 2, self.bottom - self.top + 2, None, LINE)
         every = 50 if len(self.rows) >= 200 else 25

@@ -289,22 +289,23 @@ def unloaded():
 @pytest.mark.usefixtures("unloaded")
 def test_a_wrong_pool_reaches_the_notebook_as_a_sentence():
     eng = llmlab.load("smollm2-135m", engine="torch", kv_tokens=128, block_size=4, block_pool=Leaks)
-    with pytest.raises(PartFailed, match=r"free\('.*'\): \d+ held \+ \d+ free is not 32: blocks leaked"):
+    with pytest.raises(PartFailed, match=r"free\('.*'\): \d+ held \+ \d+ free is not 32: blocks leaked") as lesson:
         eng.generate("Hi", max_tokens=5, raw=True)
+    before = lesson.value.trace  # the KV cache as it was before that step
+    assert before.validate() == [] and len(before.step_records) == 4 and len(before.kv(3)) == 2
     assert eng.alive and eng.trace.header.capabilities.kv == "blocks"
 
 
 @pytest.mark.slow
 @pytest.mark.usefixtures("unloaded")
 def test_an_attention_of_the_notebook_runs_inline_and_one_that_travels_in_a_host():
-    answers = []
+    answers, weights = [], []
     for how in ({}, {"attention": numpy_attention}, {"attention": numpy_attention, "isolation": "host"}):
-        with llmlab.load("smollm2-135m", engine="torch", ctx=64, options={"threads": 1}, **how) as eng:
+        with llmlab.load("smollm2-135m", engine="torch", ctx=96, options={"threads": 1}, **how) as eng:
             answers.append(eng.generate("The capital", max_tokens=6, temperature=0, raw=True).token_ids)
-            found = eng.inside("The capital", layers=[0])["attention"]
-            # an attention of the student hands out no weights
-            assert found == {} if how else found[0].shape == (9, 2, 2)
+            weights.append(eng.inside(range(5, 85), layers=[3])["attention"][3])
     assert answers[0] == answers[1] == answers[2] and len(answers[0]) == 6
+    assert weights[0].shape == (9, 80, 80) and all(np.allclose(weights[0], other, atol=1e-4) for other in weights)
 
 
 def test_an_engine_that_takes_no_block_pool_says_so():

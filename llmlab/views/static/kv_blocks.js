@@ -4,7 +4,7 @@ import { element, paper, resizePaper } from "./draw.js";
 import {
   blockCorner, blockLooks, blockNear, blockUnder, blockWindow, blockWindowFor, blocksLayout, overviewBlock,
 } from "./kv_blocks_geometry.js";
-import { blockSprites, paintBlockGrid, paintOverview } from "./kv_blocks_grid.js";
+import { paintBlockGrid, paintOverview, rowsOfCells } from "./kv_blocks_grid.js";
 import { paintSlots } from "./kv_blocks_paint.js";
 import { blockChips, blocksLegend, blocksPanel } from "./kv_blocks_panel.js";
 import { pulseBlocks } from "./kv_blocks_pulse.js";
@@ -69,8 +69,11 @@ export function blocksPicture(el, story, clock) {
     const focus = focusShown();
     const { selected, following: isFollowing } = clock;
     scene = { theme, story, state, i, layout, from, looks, selected, focused: focus, isRamp, buffers, isFollowing };
-    if (before?.theme !== theme || before.layout.cell !== layout.cell) buffers.sprites = blockSprites(theme, layout.cell);
-    scene.sprites = buffers.sprites;
+    const isSameRow = before?.layout.cell === layout.cell && before.layout.columns === layout.columns;
+    if (before?.theme !== theme || !isSameRow) {
+      buffers.rowsOfCells = rowsOfCells(theme, layout);
+    }
+    scene.rowsOfCells = buffers.rowsOfCells;
     paint();
     if (before?.i === i - 1) pulseBlocks(main, scene);
     const label = blocksLabel(story, i);

@@ -1,6 +1,6 @@
 /**
  * Many blocks on a canvas: a grid of cells with fill levels, and the overview of pixels with a window of such cells.
- * A scene is that of kv_blocks_paint.js, with `sprites` (cells that nobody holds) and `buffers` (what is kept).
+ * A scene is that of kv_blocks_paint.js, with `rowsOfCells` (cells that nobody holds) and `buffers` (what is kept).
  */
 
 import { text, textWidth, thousands } from "./draw.js";
@@ -10,14 +10,13 @@ import { rgb } from "./theme.js";
 
 /** Cells: fill level from below, bands of shared blocks, hatch of cached ones, names where they fit. */
 export function paintBlockGrid(g, scene) {
-  const { theme, story, state, layout, from, looks, selected, focused, sprites } = scene;
+  const { theme, story, state, layout, from, looks, selected, focused } = scene;
   const paints = ownerPaints(theme, story.requests.length);
   const { cell } = layout;
   for (const look of looks) {
-    const [x, y] = blockCorner(layout, look.id, from);
-    if (look.holders.length) paintLevel(g, scene, look, x, y, paints);
-    else g.drawImage(look.cached ? sprites.cached : sprites.free, x, y, cell, cell);
+    if (look.holders.length) paintLevel(g, scene, look, ...blockCorner(layout, look.id, from), paints);
   }
+  paintUnheld(g, scene);
   paintGridNames(g, scene, paints);
   const next = blockCorner(layout, state.nextOut[0] ?? -1, from);
   if (next) paintNextPlate(g, theme, next[0] + cell, next[1] + cell);
@@ -31,6 +30,28 @@ export function paintBlockGrid(g, scene) {
     blockRing(g, focus[0] - 3, focus[1] - 3, cell + 6, cell + 6, 4, theme.focus, 2);
   }
   if (layout.level !== "overview") paintRowIds(g, scene);
+}
+
+/** Cells that nobody holds: neighbours of one kind at once, from a row of them. */
+function paintUnheld(g, { layout, from, looks, rowsOfCells }) {
+  let run = null; // {isCached, n, x, y}
+  const paintRun = () => {
+    if (!run) return;
+    const { strip, scale } = rowsOfCells[run.isCached ? "cached" : "free"];
+    const [w, h] = [(run.n - 1) * layout.pitchX + layout.cell, layout.cell];
+    g.drawImage(strip, 0, 0, w * scale, h * scale, run.x, run.y, w, h);
+    run = null;
+  };
+  for (const look of looks) {
+    const [x, y] = blockCorner(layout, look.id, from);
+    const isMore = run && !look.holders.length && run.y === y && run.isCached === Boolean(look.cached);
+    if (isMore) run.n++;
+    else {
+      paintRun();
+      if (!look.holders.length) run = { isCached: Boolean(look.cached), n: 1, x, y };
+    }
+  }
+  paintRun();
 }
 
 function paintLevel(g, { theme, story, layout }, look, x, y, paints) {
@@ -109,18 +130,21 @@ function paintRowIds(g, { theme, layout }) {
   }
 }
 
-/** A cached and a free cell of a grid, painted once. */
-export function blockSprites(theme, cell) {
+/** A row of cached and a row of free cells of a grid, painted once: {cached, free}, each {strip, scale}. */
+export function rowsOfCells(theme, { cell, pitchX, columns }) {
   const scale = Math.max(1, globalThis.devicePixelRatio || 1);
-  const sprite = (isCached) => {
-    const canvas = document.createElement("canvas");
-    canvas.width = canvas.height = Math.round(cell * scale);
-    const g = canvas.getContext("2d");
+  const row = (isCached) => {
+    const strip = document.createElement("canvas");
+    strip.width = Math.round(pitchX * columns * scale);
+    strip.height = Math.round(cell * scale);
+    const g = strip.getContext("2d");
     g.scale(scale, scale);
-    paintOpenFrame(g, theme, isCached, 0, 0, cell, cell, cell >= 22 ? 6 : 4, cell >= 22 ? 3 : 1);
-    return canvas;
+    for (let k = 0; k < columns; k++) {
+      paintOpenFrame(g, theme, isCached, k * pitchX, 0, cell, cell, cell >= 22 ? 6 : 4, cell >= 22 ? 3 : 1);
+    }
+    return { strip, scale };
   };
-  return { cached: sprite(true), free: sprite(false) };
+  return { cached: row(true), free: row(false) };
 }
 
 /** All blocks as pixels; the selected request, the window and the next block out stand out. */

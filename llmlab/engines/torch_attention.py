@@ -70,30 +70,29 @@ def make_batch(spans: Sequence[Span], block_size: int, device: torch.device) -> 
     positions: list[int] = []
     slots: list[int] = []
     first_rows: list[int] = []
+    num_blocks: list[int] = []  # of each span
     grouped: dict[tuple[int, int], list[int]] = {}
-    for i, span in enumerate(spans):
+    for i, (new, first, table) in enumerate(spans):
+        num_new, end = len(new), first + len(new)
         first_rows.append(len(token_ids))
-        token_ids += span.token_ids
-        table, num_new = span.block_table, len(span.token_ids)
-        positions += range(span.first, span.num_context)
-        slots += [table[p // block_size] * block_size + p % block_size for p in range(span.first, span.num_context)]
+        token_ids += new
+        positions += range(first, end)
+        slots += [table[p // block_size] * block_size + p % block_size for p in range(first, end)]
+        num_blocks.append(-(-end // block_size))
         # Tables of one group are padded to the longest: lengths within a factor of two waste less than they save.
-        num_blocks = -(-span.num_context // block_size)
-        grouped.setdefault((num_new, (num_blocks - 1).bit_length()), []).append(i)
+        grouped.setdefault((num_new, (num_blocks[i] - 1).bit_length()), []).append(i)
     on_device = torch.tensor([token_ids, positions, slots], device=device)
-    groups = [_group(spans, members, first_rows, on_device[1], block_size) for members in grouped.values()]
+    groups = []
+    for (num_new, _), members in grouped.items():
+        longest = max(num_blocks[i] for i in members)
+        tables = [_padded(spans[i].block_table[: num_blocks[i]], longest) for i in members]
+        rows = torch.tensor([[*range(first_rows[i], first_rows[i] + num_new)] for i in members], device=device)
+        groups.append(Group(rows, on_device[1][rows], torch.tensor(tables, device=device)))
     return Batch(list(spans), on_device[0], on_device[1], on_device[2], groups, first_rows)
 
 
-def _group(
-    spans: Sequence[Span], members: list[int], first_rows: list[int], positions: Tensor, block_size: int
-) -> Group:
-    num_blocks = max(-(-spans[i].num_context // block_size) for i in members)
-    tables = [list(spans[i].block_table[:num_blocks]) for i in members]
-    padded = [table + [table[-1]] * (num_blocks - len(table)) for table in tables]
-    num_new = len(spans[members[0]].token_ids)
-    rows = torch.tensor([[first_rows[i] + j for j in range(num_new)] for i in members], device=positions.device)
-    return Group(rows, positions[rows], torch.tensor(padded, device=positions.device))
+def _padded(table: Sequence[int], num_blocks: int) -> list[int]:
+    return [*table, *[table[-1]] * (num_blocks - len(table))]
 
 
 def causal_mask(positions: Tensor, num_context: int) -> Tensor:

@@ -45,10 +45,11 @@ def watch(subject: Subject, *, presentation: bool = False) -> StoryView:
     return _view(subject, ["kv", "timeline"], "", presentation)
 
 
-def tokens(subject: Result | Run | EngineHandle) -> TokensView:
+def tokens(subject: Result | Run | EngineHandle, *, presentation: bool = False) -> TokensView:
     """One answer token by token: how likely each was, what else was likely, how long it took.
 
     `subject`: a Result; of a Run or an EngineHandle the last result. Ask with `logprobs=8` to see the other tokens.
+    `presentation`: see kv_cache().
 
     Raises: LlmlabError when there is no answer.
     """
@@ -61,21 +62,29 @@ def tokens(subject: Result | Run | EngineHandle) -> TokensView:
         result = subject.last if isinstance(subject, EngineHandle) else subject
     if not isinstance(result, Result):
         raise LlmlabError(f"tokens() shows an answer, not {_kind(subject)}. Pass a Result: `r = %llm Hello`, then `r`.")
-    return TokensView(result)
+    return TokensView(result, presentation=presentation)
 
 
-def sampler(engine: EngineHandle, prompt: str | Iterable[int] | Result, *, at: int = 0, **sampling: Any) -> SamplerView:
+def sampler(
+    engine: EngineHandle,
+    prompt: str | Iterable[int] | Result,
+    *,
+    at: int = 0,
+    presentation: bool = False,
+    **sampling: Any,
+) -> SamplerView:
     """A playground on a real next-token distribution: sliders show what temperature, top-k, top-p and min-p would keep.
 
     `prompt`: a text as it is (no chat template), token ids, or an answer: then the distribution before its token `at`.
-    `sampling`: where the sliders stand at first, e.g. `temperature=1.2, top_p=0.9`. The engine must be idle.
+    `sampling`: where the sliders stand at first, e.g. `temperature=1.2, top_p=0.9`. `presentation`: see kv_cache(). The
+    engine must be idle.
 
     Raises: RequestError for a sampling value out of range, or when the answer is shorter than `at`.
     """
     from llmlab.views.tokens import sampler_data
     from llmlab.views.tokens_view import SamplerView
 
-    return SamplerView(sampler_data(engine, prompt, at=at, **sampling))
+    return SamplerView(sampler_data(engine, prompt, at=at, **sampling), presentation=presentation)
 
 
 def _view(subject: Subject, parts: list[str], title: str, presentation: bool) -> StoryView:

@@ -20,9 +20,9 @@ if TYPE_CHECKING:
 class _DataView(Placed["TokensWidget"]):
     """Draws `data`, which comes all at once."""
 
-    def __init__(self, data: dict[str, Any]) -> None:
+    def __init__(self, data: dict[str, Any], *, presentation: bool = False) -> None:
         super().__init__()
-        self.data = data
+        self.data = {**data, "presentation": presentation}
 
     def _make_widget(self) -> TokensWidget:
         from llmlab.views.widget import TokensWidget
@@ -39,8 +39,8 @@ class _DataView(Placed["TokensWidget"]):
 class TokensView(_DataView):
     """The last line of a cell, or display() of it, shows the answer."""
 
-    def __init__(self, result: Result) -> None:
-        super().__init__(tokens_data(result))
+    def __init__(self, result: Result, *, presentation: bool = False) -> None:
+        super().__init__(tokens_data(result), presentation=presentation)
         self._text = repr(result)
 
     def __repr__(self) -> str:

@@ -21,6 +21,7 @@ from llmlab.errors import RequestError, TraceError
 from llmlab.trace import Header, Token
 from llmlab.trace.example import two_requests
 from llmlab.views.tokens import sampler_data, tokens_data, tokens_data_of, tokens_page
+from llmlab.views.tokens_view import TokensView
 
 STATIC = Path(__file__).resolve().parents[2] / "llmlab" / "views" / "static"
 
@@ -127,6 +128,16 @@ def test_a_page_holds_no_markup_of_the_model_and_no_second_file():
         json.loads(re.search(r'id="llmlab-data">(.*?)</script>', page)[1])["tokens"][0]["text"]
         == "</script><img src=x>"
     )
+
+
+def test_a_view_for_a_projector_is_written_as_one(tmp_path: Path):
+    result = answer(token(7, "yes", 0.5))
+    pages = [
+        TokensView(result, presentation=is_on).to_html(tmp_path / f"{is_on}.html").read_text()
+        for is_on in (False, True)
+    ]
+    told = [json.loads(re.search(r'id="llmlab-data">(.*?)</script>', page)[1])["presentation"] for page in pages]
+    assert told == [False, True]
 
 
 # ---- the sampler

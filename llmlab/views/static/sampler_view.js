@@ -134,7 +134,7 @@ export function showSampler(root, data) {
   samplerLegend(root);
   const frames = redrawing(root, (theme) => part.draw(theme));
   const leaveKeys = ownKeys(root);
-  viewKeys(root, [projectorMode(root)]);
+  viewKeys(root, [projectorMode(root, data.presentation)]);
   return {
     changed: (next) => part.changed(next),
     destroy() {

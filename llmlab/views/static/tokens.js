@@ -66,7 +66,7 @@ export function showTokens(root, data, { clock = tokensClock(data) } = {}) {
     words.focus(index);
     return null;
   });
-  viewKeys(root, [projectorMode(root), field.key]);
+  viewKeys(root, [projectorMode(root, data.presentation), field.key]);
   return {
     changed(next = data) {
       take(next);

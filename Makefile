@@ -8,7 +8,8 @@ PYTHON ?= $(shell for p in python3 python3.13 python3.12 python3.11; do \
 ENGINES ?= llamacpp vllm
 VENV := .venv
 BIN := $(VENV)/bin
-PYTEST := $(BIN)/python -m pytest
+# Two files at a time, each on its half of the cores (tests/conftest.py).
+PYTEST := $(BIN)/python -m pytest -n 2 --dist loadfile
 
 FAST := not slow and not browser and not gpu and not soak
 ALL := not gpu and not soak
@@ -26,9 +27,8 @@ demo: build/quickstart.html
 build/quickstart.html: $(VENV)/.lab notebooks/00_quickstart.ipynb $(shell find llmlab -name '*.py')
 	$(BIN)/llmlab demo
 
-# Two files at a time; the slow tests would only take the processor from each other.
 check: lint js
-	$(PYTEST) -m "$(FAST)" -n 2 --dist loadfile
+	$(PYTEST) -m "$(FAST)"
 
 lint: $(VENV)/.dev
 	$(BIN)/ruff check .
@@ -44,7 +44,7 @@ test: $(VENV)/.dev
 	$(PYTEST) -m "$(TEST)"
 
 soak: $(VENV)/.dev
-	$(PYTEST) -m soak --timeout 3600
+	$(BIN)/python -m pytest -m soak --timeout 3600
 
 bench: $(VENV)/.dev
 	for script in benchmarks/bench_*.py; do $(BIN)/python $$script || exit 1; done

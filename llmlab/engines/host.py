@@ -99,14 +99,14 @@ def _serve(load: wire.Load, commands: zmq.Socket[bytes], events: zmq.Socket[byte
     started = time.monotonic()
     try:
         engine = create_engine(load.config, unpickled(load.parts))
-        answer = ready(engine, time.monotonic() - started)
+        answer = wire.EVENT + wire.encode(ready(engine, time.monotonic() - started))
     except Exception as error:
         traceback.print_exc()
         commands.close()
         events.send(wire.EVENT + wire.encode(wire.LoadFailed(type(error).__name__, str(error))))
         return 1
     loop = EngineLoop(engine, events.send)
-    events.send(wire.EVENT + wire.encode(answer))
+    events.send(answer)
     threading.Thread(target=_read_commands, args=(commands, loop), name="commands", daemon=True).start()
     loop.run()
     engine.close()

@@ -8,6 +8,7 @@ import time
 from typing import Any
 
 from fake_engine import FakeEngine
+from msgspec import structs
 
 from llmlab.engines.base import EngineConfig
 
@@ -46,3 +47,11 @@ class HalfAmxEngine(FakeEngine):
         if config.options.get("extra_bufts", True):
             os.abort()
         super().__init__(config)
+
+
+class UnspeakableEngine(FakeEngine):
+    """Loads, and has a header that no message can carry."""
+
+    def __init__(self, config: EngineConfig) -> None:
+        super().__init__(config)
+        self.header = structs.replace(self.header, dtype=object())

@@ -90,6 +90,11 @@ def test_an_error_that_is_not_ours_comes_with_what_the_engine_printed():
         loading.load("a-model", "fake_engine:NoSuchEngine")
 
 
+def test_an_engine_whose_header_cannot_be_told_does_not_load():
+    with pytest.raises(EngineError, match="object"):
+        loading.load("a-model", "slow_to_load:UnspeakableEngine", timeout=20)
+
+
 def test_loading_has_a_time_limit():
     with pytest.raises(EngineError, match=r"was not ready within 0.3 s. Give load\(\) a longer timeout"):
         loading.load("a-model", "slow_to_load:SlowEngine", timeout=0.3)

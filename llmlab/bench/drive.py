@@ -23,7 +23,7 @@ if TYPE_CHECKING:  # it brings numpy along
 
 POLL_S = 0.25
 # Between handing over and the first arrival: a thousand prompts have to be written down first.
-LEAD_S = 0.05
+LEAD_S, LEAD_PER_REQUEST_S = 0.05, 0.001
 # Every engine writes as many tokens as the plan says, always the same ones.
 OPTIONS: dict[str, Any] = {"temperature": 0.0, "ignore_eos": True}
 
@@ -73,7 +73,8 @@ class Drive:
 
     def _open_loop(self, progress: Callable[[int], None]) -> None:
         prompts = [self._request(talk, 0, []) for talk in self._plan.talks]
-        arrivals = [LEAD_S + (talk.arrival_s or 0.0) for talk in self._plan.talks]
+        lead_s = LEAD_S + LEAD_PER_REQUEST_S * len(prompts)
+        arrivals = [lead_s + (talk.arrival_s or 0.0) for talk in self._plan.talks]
         run = self._handle.batch(prompts, arrivals=arrivals, **self._options)
         self._runs.append(run)
         while not run.done:

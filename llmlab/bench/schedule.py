@@ -11,11 +11,14 @@ from bisect import bisect_left
 from llmlab.trace import Trace
 from llmlab.trace.times import start_s
 
+TURN_S = 0.001  # between the last look at the clock and the forward pass
+
 
 def lateness_s(trace: Trace) -> tuple[float, ...]:
     """For each request, seconds from its due moment to the step that first knew it, the step that ran then not counted.
 
-    A request that comes during a forward pass can be seen when that pass has ended: only what comes on top is late.
+    A request that comes during a forward pass, or a millisecond before it, can be seen when that pass has ended: only
+    what comes on top is late.
     Left out: requests that the trace does not show at once (more than 64 waited), and engines whose steps carry no
     durations.
 
@@ -37,9 +40,10 @@ def lateness_s(trace: Trace) -> tuple[float, ...]:
         if (first_seen := seen_in.get(request.request_id)) is None:
             continue
         due_s = request.arrival_s
-        running = bisect_left(began, due_s) - 1
+        running = bisect_left(began, due_s + TURN_S) - 1
         free_s = max(due_s, steps[running].t_s) if running >= 0 else due_s
-        could_be_told = running + 1 >= len(steps) or steps[running + 1].num_waiting <= len(steps[running + 1].waiting)
+        following = steps[running + 1] if first_seen > running and running + 1 < len(steps) else None
+        could_be_told = following is None or following.num_waiting <= len(following.waiting)
         if could_be_told and began[first_seen] >= due_s:
             found.append(max(0.0, began[first_seen] - free_s))
     return tuple(found)

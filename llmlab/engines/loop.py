@@ -17,11 +17,12 @@ from llmlab.engines.admission import Admission
 from llmlab.engines.base import Engine, StepOutput
 from llmlab.engines.decode_step import DecodeStep
 from llmlab.engines.outbox import Outbox
-from llmlab.errors import EngineError, LlmlabError, unknown
+from llmlab.errors import BrokenContract, EngineError, LlmlabError, unknown
 from llmlab.trace import Request
 
-# Between two steps commands may take this long; 10,000 prompts at once must not hold up those who stream already.
-COMMANDS_S = 0.005
+# Between two steps commands may take this long, or this share of a step; 10,000 prompts at once must not hold up those
+# who stream already, and of 50 a second nobody must be late because a step took a second.
+COMMANDS_S, COMMANDS_SHARE = 0.005, 0.05
 # What a Call may ask: methods of the engine, and of the loop itself.
 CALLS = frozenset({"tokenize", "pieces", "logits", "inside", "chat_format", "memory", "begin_replay"})
 # Steps that may fail while the requests of a failed step are cleaned up, before the engine counts as broken.
@@ -40,6 +41,7 @@ class EngineLoop:
         self._closing = self._paused = False
         self._single_steps = 0
         self._slow_s = self._next_step_s = 0.0
+        self._step_s = 0.0  # of the last step
 
     def put(self, command: wire.Command) -> None:
         """Give the loop a command, from any thread. Breaks off a forward pass that nobody needs any more."""
@@ -70,7 +72,7 @@ class EngineLoop:
 
     def _take_commands(self) -> None:
         command = self._next_command(self._idle_s())
-        deadline = time.monotonic() + COMMANDS_S
+        deadline = time.monotonic() + max(COMMANDS_S, COMMANDS_SHARE * self._step_s)
         while command is not None and not self._closing:
             self._obey(command)
             command = self._next_command(0.0) if time.monotonic() < deadline else None
@@ -148,8 +150,15 @@ class EngineLoop:
         return {"rss": psutil.Process().memory_info().rss, **of_engine}
 
     def _admit(self, deadline: float) -> None:
-        """Prompts into the engine until the deadline, one at least."""
+        """Prompts into the engine until the deadline, one at least; also those whose time comes meanwhile."""
         self._admission.arrive()
+        while self._admission:
+            self._admit_waiting(deadline)
+            if time.monotonic() >= deadline:
+                return
+            self._admission.arrive()
+
+    def _admit_waiting(self, deadline: float) -> None:
         accepted: list[Request] = []
         while self._admission and (time.monotonic() < deadline or not accepted):
             prompt = self._admission.take()
@@ -178,11 +187,13 @@ class EngineLoop:
         return not self._paused or self._single_steps > 0 or self._unfinished == self._ending
 
     def _step(self) -> None:
+        started_s = time.monotonic()
         try:
             step = self.engine.step()
         except Exception as error:
             self._fail(error)
             return
+        self._step_s = time.monotonic() - started_s
         self._report(step)
         self._single_steps = max(0, self._single_steps - 1)
         self._next_step_s = time.monotonic() + self._slow_s if self._slow_s else 0.0
@@ -201,7 +212,8 @@ class EngineLoop:
 
     def _fail(self, error: Exception) -> None:
         """A step has failed: all its requests fail with its text; the engine is emptied and goes on."""
-        traceback.print_exc(file=sys.stderr)
+        if not isinstance(error, BrokenContract):  # its sentence says all, and it is the student who reads it
+            traceback.print_exc(file=sys.stderr)
         failed = tuple(sorted(self._unfinished))
         self._emit(wire.Failed(failed, _sentence(error), type(error).__name__))
         for request_id in failed:

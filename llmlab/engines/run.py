@@ -11,8 +11,11 @@ import itertools
 import sys
 import time
 from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
+from dataclasses import replace
 from functools import partial
 from typing import TYPE_CHECKING, Any
+
+import msgspec
 
 from llmlab.engines.bell import Bell
 from llmlab.engines.entry import Entry
@@ -219,7 +222,9 @@ class Run:
     def fail(self, request_ids: Sequence[str], error: LlmlabError) -> None:
         """The engine broke them off."""
         if isinstance(error, BrokenContract):
-            error.trace = self.trace  # as of now: the step to come gives all their KV back
+            now = self.trace  # the step to come gives all their KV back
+            told = tuple(msgspec.structs.replace(incident, text=str(error)) for incident in now.incidents)
+            error.trace = replace(now, incidents=told)
         self._failure = error
         for request_id in request_ids:
             self._end(self._entries[request_id], "error", str(error))

@@ -154,8 +154,8 @@ class Live:
             mean_s += TICK_WEIGHT * (time.thread_time() - started_s - mean_s)
             due_s += min(max(PERIOD_S, mean_s / MAX_SHARE), MAX_PERIOD_S)
             now_s = time.monotonic()
-            due_s = max(due_s, now_s)
-            time.sleep(due_s - now_s)
+            due_s = max(due_s, now_s - PERIOD_S)  # who was late once is early once
+            time.sleep(max(0.0, due_s - now_s))
 
     def _tick(self) -> None:
         """Send what is new."""

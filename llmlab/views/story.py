@@ -6,8 +6,10 @@ This file must not know widgets, pages or engines.
 
 from __future__ import annotations
 
+import gc
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from typing import Any
 
 from llmlab.trace import BlockDelta, CellDelta, Header, Incident, KvDelta, Request, ScheduledRequest, Step, Trace
@@ -46,10 +48,11 @@ class Story:
     @classmethod
     def of(cls, trace: Trace) -> Story:
         story = cls(trace.header)
-        for request in trace.request_records:
-            story.add_request(request)
-        for step in trace.step_records:
-            story.add_step(step)
+        with _no_garbage():
+            for request in trace.request_records:
+                story.add_request(request)
+            for step in trace.step_records:
+                story.add_step(step)
         story.tell_end(trace.incidents)
         return story
 
@@ -238,6 +241,18 @@ class Story:
             if runs:
                 told[key] = [[self._at(r), *run] for r, some in runs.items() for run in some]
         return told
+
+
+@contextmanager
+def _no_garbage() -> Iterator[None]:
+    """No search for garbage: of a long trace there are a hundred thousand new objects, and all of them stay."""
+    was_on = gc.isenabled()
+    gc.disable()
+    try:
+        yield
+    finally:
+        if was_on:
+            gc.enable()
 
 
 def _milliseconds(step: Step) -> list[float] | None:

@@ -40,6 +40,7 @@ _EXPORTS = {
     "sampler": "llmlab.views.shows:sampler",
     "Trace": "llmlab.trace:Trace",
     "recorded": "llmlab.trace.recorded:recorded",
+    "labs": "llmlab.labs",
     "models": "llmlab.models",
     "metrics": "llmlab.metrics",
     "fits": "llmlab.models:fits",

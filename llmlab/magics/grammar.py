@@ -6,7 +6,19 @@ This file must not know what a verb does: each names its action by "module:funct
 from __future__ import annotations
 
 from llmlab.magics.defaults import FORMATS
-from llmlab.magics.options import Argument, Option, Verb, escapes, number, numbers, pair, prices, variable, whole
+from llmlab.magics.options import (
+    Argument,
+    Option,
+    Verb,
+    escapes,
+    literal,
+    number,
+    numbers,
+    pair,
+    prices,
+    variable,
+    whole,
+)
 
 _HELP = Option(("-h", "--help"), "what this verb does, and its flags")
 _SHOW_CODE = Option(("--show-code",), "print the Python call behind this line instead of making it")
@@ -52,6 +64,7 @@ _ASK = (
     *_COMMON,
 )
 _NAME = Argument("NAME", "the name of a loaded engine (`%llm ps`)", required=False, live="handle")
+_QUESTION = Argument("Q", "a question of the lab: Q1", live="question")
 _RUN = Argument("RUN", "a variable that holds a run, a trace or a result", required=False, live="variable")
 
 PROMPT = Verb(
@@ -228,6 +241,33 @@ _TABLE = (
             Argument("FILE", "where to write (.json, .json.gz)", live="file"),
         ),
         _COMMON, title="%llm trace export perfetto FILE",
+    ),
+    Verb("lab list", "The labs there are.", "labs:list_labs", options=_COMMON, title="%llm lab list"),
+    Verb(
+        "lab start", "Copy the notebook of lab ID; work that is there is never overwritten.", "labs:start",
+        (
+            Argument("ID", "a lab (`%llm lab list`)", live="lab"),
+            Argument("FOLDER", "where to (this folder)", required=False, live="file"),
+        ),
+        _COMMON, title="%llm lab start ID",
+    ),
+    Verb(
+        "lab predict", "Write your guess for question Q down before you look.", "labs:predict",
+        (_QUESTION, Argument("VALUE", "a number, numbers with commas between them, or text", convert=literal)),
+        _COMMON, title="%llm lab predict Q VALUE",
+    ),
+    Verb(
+        "lab check", "Check question Q, or all: points, reasons, two pictures.", "labs:check",
+        (Argument("Q", "a question of the lab: Q1", required=False, live="question"),), _COMMON,
+        title="%llm lab check [Q]",
+    ),
+    Verb(
+        "lab hint", "The next hint to question Q; hints are counted.", "labs:hint",
+        (_QUESTION,), _COMMON, title="%llm lab hint Q",
+    ),
+    Verb(
+        "lab report", "Write predictions, results, hints and pictures into one page.", "labs:report",
+        options=_COMMON, title="%llm lab report",
     ),
     Verb(
         "help", "This table, or the flags of one verb.", "status:help",

@@ -60,6 +60,12 @@ class LLMLab(Defaults):
         %llm trace load FILE             Read a trace; it is the value of the line.
         %llm trace replay FILE           Play a recorded trace again, as it was.
         %llm trace export perfetto FILE  Write what the engine did for another viewer: perfetto = ui.perfetto.dev, chrome://tracing.
+        %llm lab list                    The labs there are.
+        %llm lab start ID                Copy the notebook of lab ID; work that is there is never overwritten.
+        %llm lab predict Q VALUE         Write your guess for question Q down before you look.
+        %llm lab check [Q]               Check question Q, or all: points, reasons, two pictures.
+        %llm lab hint Q                  The next hint to question Q; hints are counted.
+        %llm lab report                  Write predictions, results, hints and pictures into one page.
         %llm help [VERB]                 This table, or the flags of one verb.
 
         `%llm help VERB` or `--help` lists the flags; `%llm -- text` sends any text as a prompt.

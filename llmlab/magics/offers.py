@@ -105,6 +105,10 @@ def _known(kind: str) -> Iterable[str]:
         from llmlab.models import QUANTS
 
         return QUANTS
+    if kind in ("lab", "question"):
+        from llmlab.labs.offers import labs, questions
+
+        return labs() if kind == "lab" else questions()
     if kind == "model":
         from llmlab.models import known
 

@@ -123,18 +123,27 @@ def escapes(text: str) -> str:
     return text.replace("\\n", "\n").replace("\\t", "\t")
 
 
+def literal(text: str) -> Any:
+    """A Python literal when it is one, else the text.
+
+    >>> literal("2,5"), literal("no")
+    ((2, 5), 'no')
+    """
+    from ast import literal_eval
+
+    try:
+        return literal_eval(text)
+    except (ValueError, SyntaxError):
+        return text
+
+
 def pair(text: str) -> tuple[str, Any]:
     """key=value; the value as a Python literal when it is one.
 
     >>> pair("flash_attn=False"), pair("mode=fast")
     (('flash_attn', False), ('mode', 'fast'))
     """
-    from ast import literal_eval
-
     key, equals, value = text.partition("=")
     if not (equals and key.isidentifier()):
         raise ValueError("key=value")
-    try:
-        return key, literal_eval(value)
-    except (ValueError, SyntaxError):
-        return key, value
+    return key, literal(value)

@@ -231,7 +231,7 @@ def _full_blocks_stay(pool: Followed) -> None:
 # ---- Q5
 
 NUM_HISTORIES, NUM_CALLS = 60, 40
-FEW, MANY, NUM_TIMED, MOST_TIMES = 200, 6_000, 300, 12
+FEW, MANY, NUM_TIMED, MOST_TIMES = 200, 60_000, 300, 12
 
 
 def random_histories(names: Names, seed: int) -> None:

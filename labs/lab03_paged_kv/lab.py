@@ -223,7 +223,7 @@ print(copies)
 #
 # Sixteen requests and 24 blocks: requests wait, some lose their blocks and come back. Your pool must give the answers
 # of the engine's own pool, token by token. When your work is graded, thousands of random calls follow, and a pool of
-# 6,000 blocks must be as quick as one of 200.
+# 60,000 blocks must be as quick as one of 200.
 
 # %%
 prompts = [f"Write one sentence about {thing} {place}." for thing in things for place in ("at sea", "in the hills")]

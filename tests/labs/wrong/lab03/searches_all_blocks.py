@@ -4,7 +4,7 @@
 
 LEFT = 95
 SAYS = (
-    "Q5 time does not grow with the pool: 300 calls take {}x longer in a pool of 6,000 blocks than in one of 200: keep"
+    "Q5 time does not grow with the pool: 300 calls take {}x longer in a pool of 60,000 blocks than in one of 200: keep"
 )
 
 

@@ -40,8 +40,10 @@ js:
 	elif ! command -v node >/dev/null; then echo "node is not installed: tests/js did not run."; \
 	else node --test tests/js/*.test.js; fi
 
+# A browser, its server, a kernel and an engine want all cores: those tests one at a time.
 test: $(VENV)/.dev
-	$(PYTEST) -m "$(TEST)"
+	$(PYTEST) -m "$(TEST) and not browser"
+	$(BIN)/python -m pytest -m "browser and $(ALL)"
 
 soak: $(VENV)/.dev
 	$(BIN)/python -m pytest -m soak --timeout 3600

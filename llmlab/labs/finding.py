@@ -15,9 +15,8 @@ from llmlab.errors import LlmlabError, unknown
 from llmlab.labs.description import Lab
 from llmlab.labs.sentences import columns, say
 
-_PACKAGE = Path(__file__).resolve().parent
-# In a checkout they stand beside the package; a wheel carries them inside.
-FOLDERS = (_PACKAGE.parents[1] / "labs", _PACKAGE)
+# Beside the package, in a checkout; an installed package has none.
+LABS = Path(__file__).resolve().parents[2] / "labs"
 
 
 def labs() -> Card:
@@ -58,5 +57,5 @@ def load_lab(folder: Path) -> Lab:
 
 def _lab_folders() -> dict[str, Path]:
     """lab id -> folder."""
-    found = sorted(path.parent for place in FOLDERS for path in place.glob("lab[0-9][0-9]_*/checks.py"))
+    found = sorted(path.parent for path in LABS.glob("lab[0-9][0-9]_*/checks.py"))
     return {folder.name.partition("_")[0]: folder for folder in found}

@@ -2,7 +2,7 @@
 
 A solution stands between `# BEGIN SOLUTION Q2: about 4 lines` and `# END SOLUTION`; a student finds one line there that
 says Q2 is not written yet. After `# BEGIN SOLUTION -> LINE` he finds that line.
-This file must not know any lab. Markdown cells and code cells with %magics are read; %%cell magics are not.
+This file must not know any lab.
 """
 
 from __future__ import annotations
@@ -12,7 +12,6 @@ import re
 from dataclasses import dataclass
 from typing import Any
 
-_CELL = re.compile(r"^# %%(?P<kind> \[markdown\])?[^\n]*\n", re.MULTILINE)
 _SOLUTION = re.compile(
     r"^(?P<indent> *)# BEGIN SOLUTION (?:(?P<question>Q\d+): (?P<size>[^\n]+)|-> (?P<line>[^\n]+))\n"
     r"(?P<code>.*?)^ *# END SOLUTION\n",
@@ -28,17 +27,14 @@ class Cell:
 
 
 def cells_of(master: str) -> list[Cell]:
-    """The cells of a py:percent file, without its header.
+    """The cells of a py:percent file, without its header; magics are no comments any more.
 
     >>> cells_of("# %% [markdown]\\n# Hello\\n\\n# %%\\n# %llm ps\\n")
     [Cell(is_code=False, text='Hello'), Cell(is_code=True, text='%llm ps')]
     """
-    marks = list(_CELL.finditer(master))
-    ends = [mark.start() for mark in marks[1:]] + [len(master)]
-    return [
-        Cell(not mark["kind"], _uncommented(master[mark.end() : end].strip("\n"), not mark["kind"]))
-        for mark, end in zip(marks, ends, strict=True)
-    ]
+    import jupytext
+
+    return [Cell(cell.cell_type == "code", cell.source) for cell in jupytext.reads(master, "py:percent").cells]
 
 
 def without_solutions(master: str) -> str:
@@ -79,10 +75,3 @@ def _left_for_students(solution: re.Match[str]) -> str:
     if solution["line"]:
         return solution["line"]
     return f'raise NotImplementedError("{solution["question"]}")  # {solution["size"]}'
-
-
-def _uncommented(text: str, is_code: bool) -> str:
-    lines = text.split("\n")
-    if is_code:
-        return "\n".join(line[2:] if re.match(r"# %\w", line) else line for line in lines)
-    return "\n".join(line.removeprefix("#").removeprefix(" ") for line in lines)

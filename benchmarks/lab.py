@@ -24,16 +24,19 @@ from jupyter_lab import Notebook, Server
 
 # Times of all frames of the page, and of all pictures that were drawn: each writes its step into its canvas.
 WATCH = """() => {
-  const bench = (window.bench = { frames: [], draws: [] });
+  const bench = (window.bench = { frames: [], draws: [], steps: [] });
   const frame = (t) => { bench.frames.push(t); requestAnimationFrame(frame); };
   requestAnimationFrame(frame);
-  const drawn = new MutationObserver((changes) => bench.draws.push(performance.timeOrigin + performance.now()));
+  const drawn = new MutationObserver((changes) => {
+    bench.draws.push(performance.timeOrigin + performance.now());
+    bench.steps.push(Number(changes.at(-1).target.dataset.step));
+  });
   drawn.observe(document.body, { subtree: true, attributes: true, attributeFilter: ["data-step"] });
 }"""
 TAKE = """() => {
-  const { frames, draws } = window.bench;
-  Object.assign(window.bench, { frames: [], draws: [] });
-  return { frames, draws };
+  const { frames, draws, steps } = window.bench;
+  Object.assign(window.bench, { frames: [], draws: [], steps: [] });
+  return { frames, draws, steps };
 }"""
 # Move the scrub bar to each step. How long it takes until the picture is drawn, and until the page can go on.
 SEEK = """async (steps) => {
@@ -103,15 +106,18 @@ class Lab:
         self.page.wait_for_timeout(1000 * seconds)
 
     def take(self) -> dict[str, list[float]]:
-        """What came since the last call: `frames`, in ms; `draws`, in ms of Unix time."""
+        """What came since the last call: `frames`, in ms; `draws`, in ms of Unix time, and the `steps` drawn."""
         taken: dict[str, list[float]] = self.page.evaluate(TAKE)
         return taken
 
-    def first_draw_s(self) -> float:
-        """Unix time of the first picture since the last take(); waits until it is drawn."""
-        while not (draws := self.take()["draws"]):
+    def first_draw_s(self, *, step: int | None = None) -> float:
+        """Unix time of the first picture, or of the first of a step, since the last take(); waits until it is drawn."""
+        while True:
+            taken = self.take()
+            for draw_ms, drawn in zip(taken["draws"], taken["steps"], strict=True):
+                if step in (None, drawn):
+                    return draw_ms / 1000
             self.wait(0.05)
-        return draws[0] / 1000
 
     def seek(self, steps: Sequence[int]) -> list[float]:
         """Milliseconds to each step of the last view."""

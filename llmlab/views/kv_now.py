@@ -21,33 +21,52 @@ class Memory:
 
     def __init__(self, head: Mapping[str, Any]) -> None:
         self.head = head
-        self.tokens: dict[int, int] = {}
+        self._tokens: dict[int, int] = {}
+        self._going_on: list[int] = []  # who computed one token more in each of the last steps, as ranges
+        self._num_alike = 0  # of these steps: they are not in _tokens yet
         self._ended: dict[int, int] = {}  # tokens of those that ended in the last step
         self._last: Mapping[str, Any] = {"r": []}
         if "start" in head:
             self.step({"kv": head["start"], "r": head["start"].get("r", []), "pre": [], "fin": []})
 
+    @property
+    def tokens(self) -> dict[int, int]:
+        """Up to date; settled once for all steps in which the same requests went on."""
+        if self._num_alike:
+            for request in _requests(self._going_on):
+                self._tokens[request] = self._tokens.get(request, 0) + self._num_alike
+            self._num_alike = 0
+        return self._tokens
+
     def step(self, record: Mapping[str, Any]) -> None:
-        tokens = self.tokens
-        going_on = _requests(record)
-        for request in going_on:
-            tokens[request] = tokens.get(request, 0) + 1
-        for request, *_ in record["pre"]:
-            if request not in going_on:
-                tokens.pop(request, None)
+        going_on = record.get("d", [])
+        if going_on != self._going_on or record["pre"]:
+            self._regroup(going_on, record["pre"])
+        self._num_alike += 1
         for request, _, number, computed in record["r"]:
-            tokens[request] = computed + number
+            self.tokens[request] = computed + number
         self._begin()
         if "kv" in record:
             self.change(record["kv"])
         self._last = record
-        self._ended = {request: tokens.pop(request) for request, *_ in record["fin"] if request in tokens}
+        self._ended = {}
+        if record["fin"]:
+            tokens = self.tokens
+            self._ended = {request: tokens.pop(request) for request, *_ in record["fin"] if request in tokens}
+
+    def _regroup(self, going_on: list[int], preempted: Iterable[Sequence[int]]) -> None:
+        """Others go on from this step on. A preempted request may be among them: back in the same step."""
+        tokens, self._going_on = self.tokens, going_on
+        back = set(_requests(going_on))
+        for request, *_ in preempted:
+            if request not in back:
+                tokens.pop(request, None)
 
     @property
     def rows(self) -> list[Row]:
         """Made when asked for: of most steps nobody asks."""
         now = self.tokens | self._ended
-        return sorted([*([r, DECODE, 1, now[r] - 1] for r in _requests(self._last)), *self._last["r"]])
+        return sorted([*([r, DECODE, 1, now[r] - 1] for r in _requests(self._last.get("d", []))), *self._last["r"]])
 
     def snapshot(self) -> dict[str, Any]:
         """This state as `head.start`: a change of an empty cache."""
@@ -60,9 +79,8 @@ class Memory:
         """Forget what only the last step did."""
 
 
-def _requests(record: Mapping[str, Any]) -> list[int]:
+def _requests(ranges: Sequence[int]) -> list[int]:
     """Those that go on decoding in a step."""
-    ranges = record.get("d", ())
     return [r for i in range(0, len(ranges), 2) for r in range(ranges[i], ranges[i] + ranges[i + 1])]
 
 

@@ -27,9 +27,9 @@ from llmlab.views.prompt_texts import PromptTexts
 from llmlab.views.story import Story
 
 PERIOD_S, MAX_PERIOD_S = 0.05, 0.25
-# The engine may compute on the same machine. A step costs little (benchmarks/bench_views.py); should it ever cost much,
-# so that this thread needs more than 5 % of the machine, it sends less often.
-MAX_SHARE = 0.05 * (os.cpu_count() or 1)
+# This thread needs no more than these shares of the machine, or it sends less often. An engine on the same CPUs is
+# slowed by twice what is taken from it: its threads wait for each other.
+MAX_SHARE, MAX_SHARE_OF_ENGINE = 0.05 * (os.cpu_count() or 1), 0.005 * (os.cpu_count() or 1)
 TICK_WEIGHT = 0.02  # of one tick in the mean: a key message, which is large, slows nothing
 KEY_S = 1.0
 # Of a large cache a key message is large: it is sent less often, so that this many bytes a second are enough.
@@ -38,6 +38,11 @@ TEXTS_S, NUM_TEXTS = 1.0, 5_000  # between two questions for texts of prompts; t
 Message = dict[str, Any]  # from a page
 
 _json = msgspec.json.Encoder().encode
+
+
+def steps_message(story: Story, first: int) -> bytes:
+    """The steps of a story from `first` on, of requests that its page has."""
+    return _json({"t": "s", "from": first, "requests": [], "steps": story.steps[first:]})
 
 
 class Screen(Protocol):
@@ -152,10 +157,16 @@ class Live:
                 self._add_texts(NUM_TEXTS)
                 self._next_texts_s = time.monotonic() + TEXTS_S
             mean_s += TICK_WEIGHT * (time.thread_time() - started_s - mean_s)
-            due_s += min(max(PERIOD_S, mean_s / MAX_SHARE), MAX_PERIOD_S)
+            due_s += self._period_s(mean_s)
             now_s = time.monotonic()
             due_s = max(due_s, now_s - PERIOD_S)  # who was late once is early once
             time.sleep(max(0.0, due_s - now_s))
+
+    def _period_s(self, mean_s: float) -> float:
+        """Between two ticks, each of which takes `mean_s` of CPU time."""
+        head = self.story.head if self.story is not None else {}
+        is_beside = head.get("source") == "measured" and str(head.get("device")).lower() == "cpu"
+        return min(max(PERIOD_S, mean_s / (MAX_SHARE_OF_ENGINE if is_beside else MAX_SHARE)), MAX_PERIOD_S)
 
     def _tick(self) -> None:
         """Send what is new."""

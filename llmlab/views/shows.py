@@ -14,8 +14,7 @@ from llmlab.engines.result import Result
 from llmlab.engines.run import Run
 from llmlab.errors import LlmlabError
 from llmlab.trace import Trace
-from llmlab.views.live import Live, live_of
-from llmlab.views.story import Story
+from llmlab.views.live import live_of
 from llmlab.views.story_view import StoryView
 
 if TYPE_CHECKING:
@@ -98,9 +97,8 @@ def _view(subject: Subject, parts: list[str], title: str, presentation: bool) ->
         live = live_of(subject)
         return StoryView(live, parts, title or _count(len(subject.request_ids)), live.id, presentation=presentation)
     if isinstance(subject, Trace):
-        told: Story | Live = Story.of(subject)
         title = title or _count(len(subject.request_records))
-        return StoryView(told, parts, title, _id_of(subject), presentation=presentation)
+        return StoryView.of_trace(subject, parts, title, _id_of(subject), presentation=presentation)
     raise LlmlabError(
         f"Nothing to draw in {_kind(subject)}. Pass a run, a trace, the path of a trace file, a result or an engine."
     )

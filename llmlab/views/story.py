@@ -48,13 +48,21 @@ class Story:
     @classmethod
     def of(cls, trace: Trace) -> Story:
         story = cls(trace.header)
-        with _no_garbage():
-            for request in trace.request_records:
-                story.add_request(request)
-            for step in trace.step_records:
-                story.add_step(step)
-        story.tell_end(trace.incidents)
+        for _ in story.tell(trace, len(trace.step_records) or 1):
+            pass
         return story
+
+    def tell(self, trace: Trace, num_steps: int) -> Iterator[int]:
+        """All of a trace, `num_steps` at a time; yields how many steps are told."""
+        for request in trace.request_records:
+            self.add_request(request)
+        for first in range(0, len(trace.step_records) or 1, num_steps):
+            with _no_garbage():
+                for step in trace.step_records[first : first + num_steps]:
+                    self.add_step(step)
+            if len(self.steps) == len(trace.step_records):
+                self.tell_end(trace.incidents)
+            yield len(self.steps)
 
     def tell_end(self, incidents: Sequence[Incident]) -> None:
         """What ended the trace other than its last step: it is told with that step, once."""

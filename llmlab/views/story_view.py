@@ -5,10 +5,12 @@ This file must not know engines, nor how anything is drawn.
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from llmlab.views.live import Live, Message
+from llmlab.trace import Trace
+from llmlab.views.live import Live, Message, steps_message
 from llmlab.views.page import write_page
 from llmlab.views.placed import Placed
 from llmlab.views.story import Story
@@ -16,6 +18,9 @@ from llmlab.views.story import Story
 if TYPE_CHECKING:
     from llmlab.views.twin import Twin
     from llmlab.views.widget import View
+
+# A page draws a long trace while the rest of it is told, so many steps at a time.
+PART_STEPS = 1000
 
 
 class StoryView(Placed["View"]):
@@ -30,8 +35,23 @@ class StoryView(Placed["View"]):
         super().__init__()
         self._told, self.parts, self.title = told, parts, title
         self._story_id = story_id
-        self._options = {"parts": parts, "title": title, "presentation": presentation}
+        self._options: dict[str, Any] = {"parts": parts, "title": title, "presentation": presentation}
         self._at: int | None = None  # where the user stopped to look; None: at the end
+        self._rest: Iterator[int] = iter(())  # tells what is left of a trace
+        self._num_left = 0
+
+    @classmethod
+    def of_trace(
+        cls, trace: Trace, parts: list[str], title: str, story_id: str, *, presentation: bool = False
+    ) -> StoryView:
+        """Of a long trace, only the beginning is told at once."""
+        story = Story(trace.header)
+        view = cls(story, parts, title, story_id, presentation=presentation)
+        num_steps = len(trace.step_records)
+        is_long = num_steps > 2 * PART_STEPS and not trace.incidents
+        view._rest = story.tell(trace, PART_STEPS if is_long else num_steps or 1)
+        view._num_left = num_steps - next(view._rest)
+        return view
 
     # ---- what a user does
 
@@ -39,6 +59,9 @@ class StoryView(Placed["View"]):
     def story(self) -> Story | None:
         """With all steps so far; None before the first."""
         if not isinstance(self._told, Live):
+            for _ in self._rest:
+                pass
+            self._num_left = 0
             return self._told
         story = self._told.catch_up()
         if story is not None and self._told.run.died:
@@ -82,7 +105,11 @@ class StoryView(Placed["View"]):
         return self.twin().text()
 
     def _appear(self, *, is_page: bool) -> None:
-        live = self._told if isinstance(self._told, Live) and self.is_live else None  # asked once: it may end meanwhile
+        told = self._told
+        if isinstance(told, Story) and is_page and self._num_left:
+            self._appear_in_parts(told)
+            return
+        live = told if isinstance(told, Live) and self.is_live else None  # asked once: it may end meanwhile
         if live is None:
             super()._appear(is_page=is_page)
             return
@@ -92,6 +119,22 @@ class StoryView(Placed["View"]):
         publish(shown, self._display_id)
         live.attach(self)
         self._at_cell_ends(live.finish)
+
+    def _appear_in_parts(self, story: Story) -> None:
+        """The page draws what it has, while the rest is told; the twin comes last."""
+        from llmlab.views.display import publish
+        from llmlab.views.widget import View
+
+        sent = len(story.steps)
+        self._widget = View(story, self._answer, num_left=self._num_left, **self._options, id=self._story_id)
+        self._widget.state, self._widget.place = "telling", self._display_id
+        publish(self._placed({"text/plain": self.title}), self._display_id)
+        for told in self._rest:
+            self.send(steps_message(story, sent))
+            sent = told
+        self._num_left = 0
+        self._widget.state = "ended"
+        self.republish()
 
     # ---- what the live story says
 
@@ -117,6 +160,8 @@ class StoryView(Placed["View"]):
         if kind == "at":
             at = message.get("i")
             self._at = at if isinstance(at, int) and at >= 0 else None
+        elif kind == "need" and isinstance(told, Story):
+            self.send(steps_message(told, int(message.get("have") or 0)))
         elif isinstance(told, Live):
             if kind == "stop":
                 told.stop()

@@ -20,7 +20,7 @@ class Row:
 
     def __init__(self, num_steps: int) -> None:
         self.codes = bytearray(num_steps)
-        self.tokens: dict[int, int] = {}  # step -> tokens of its share
+        self.tokens: dict[int, int] = {}  # step -> tokens of its share, of a chunk
         self.marks: list[tuple[int, str, int | None]] = []
         self.waits_from, self.wait_code = -1, WAITING
         self.is_seen = False
@@ -33,10 +33,10 @@ class Row:
             self.codes[self.waits_from : step] = bytes([self.wait_code]) * (step - self.waits_from)
             self.waits_from = step
 
-    def run(self, step: int, code: int, tokens: int) -> None:
+    def go(self, step: int) -> None:
+        """It waits no more."""
         self.wait_until(step)
         self.is_seen, self.waits_from = True, -1
-        self.codes[step], self.tokens[step] = code, tokens
 
     @property
     def hit(self) -> int | None:
@@ -54,26 +54,44 @@ def rows_of(story: Story) -> list[Row]:
         if arrival is not None and (step := bisect_left(ends, arrival, 0, until)) < until:
             rows[r].wait(step)
 
+    def go(r: int, step: int) -> None:
+        if not rows[r].is_seen:
+            arrive(r, step)
+        rows[r].go(step)
+
+    # The same requests decode in many steps one after the other: they are filled in together.
+    decoding: list[int] = []
+    decoding_from = 0
+    grown: list[tuple[int, int]] = []
+
+    def decode_until(step: int) -> None:
+        for r in _requests(decoding):
+            rows[r].codes[decoding_from:step] = bytes([DECODE]) * (step - decoding_from)
+
     for i, record in enumerate(story.steps):
         for r, lost, *_ in record["pre"]:
             rows[r].marks.append((i, "preempted", lost))
             rows[r].wait_until(i)
             rows[r].wait(i, LOST)
-        shares = [(r, DECODE, 1) for r in _going_on(record)]
-        shares += [(r, OF_PHASE[phase], tokens) for r, phase, tokens, *_ in record["r"]]
-        for r, code, tokens in shares:
-            if not rows[r].is_seen:
-                arrive(r, i)
-            rows[r].run(i, code, tokens)
-        for r, *_ in record.get("kv", {}).get("a", ()):
-            if rows[r].codes[i] == DECODE:
-                rows[r].codes[i] = GROW
+        if record["d"] != decoding or record["pre"]:
+            decode_until(i)
+            decoding, decoding_from = record["d"], i
+            for r in _requests(decoding):
+                go(r, i)
+        for r, phase, tokens, *_ in record["r"]:
+            go(r, i)
+            rows[r].codes[i], rows[r].tokens[i] = OF_PHASE[phase], tokens
+        grown += [(r, i) for r, *_ in record.get("kv", {}).get("a", ())]
         for r, tokens in record["hit"]:
             rows[r].marks.append((i, "hit", tokens))
         for r, reason, tokens in record["fin"]:
             rows[r].wait_until(i + 1)
             rows[r].is_seen, rows[r].waits_from = True, -1
             rows[r].marks.append((i, ENDS.get(reason, "aborted"), tokens))
+    decode_until(len(ends))
+    for r, i in grown:
+        if rows[r].codes[i] == DECODE:
+            rows[r].codes[i] = GROW
     for r, row in enumerate(rows):
         if not row.is_seen:
             arrive(r, len(ends))
@@ -81,6 +99,5 @@ def rows_of(story: Story) -> list[Row]:
     return rows
 
 
-def _going_on(record: Record) -> list[int]:
-    ranges = record["d"]
+def _requests(ranges: list[int]) -> list[int]:
     return [r for first, n in zip(ranges[::2], ranges[1::2], strict=True) for r in range(first, first + n)]

@@ -48,19 +48,21 @@ class View(TalkingWidget):
     _esm = script("widget")
     _css = style()
 
-    # {head, requests, steps}; empty before there is a first step
+    # {head, requests, steps, num_left}; empty before there is a first step
     opening = traitlets.Bytes().tag(sync=True)
     # {parts, title, presentation, id of the story, kernel}
     options = traitlets.Dict().tag(sync=True)
-    # "running", "paused", "stopping" or "ended"
+    # "running", "paused", "stopping" or "ended"; "telling": the rest of a finished run is on its way
     state = traitlets.Unicode("ended").tag(sync=True)
     # A sentence about the engine, as [[words, is bold], ...]
     note: Any = traitlets.List().tag(sync=True)
     # A cell waits for the end of the run: interrupting the kernel stops it.
     is_awaited = traitlets.Bool(False).tag(sync=True)
 
-    def __init__(self, story: Story | None, answer: Callable[[Message], None], **options: Any) -> None:
-        opening = opening_of(story) if story is not None else b""
+    def __init__(
+        self, story: Story | None, answer: Callable[[Message], None], *, num_left: int = 0, **options: Any
+    ) -> None:
+        opening = opening_of(story, num_left) if story is not None else b""
         super().__init__(answer, opening=opening, options={**options, "kernel": kernel_id()})
 
 
@@ -76,9 +78,10 @@ class TokensWidget(PlacedWidget):
         super().__init__(data=json.dumps(data).encode())
 
 
-def opening_of(story: Story) -> bytes:
-    """All of a story, as JSON."""
-    return msgspec.json.encode({"head": story.head, "requests": story.requests, "steps": story.steps})
+def opening_of(story: Story, num_left: int = 0) -> bytes:
+    """All of a story, as JSON; `num_left` steps of it come in messages."""
+    told = {"head": story.head, "requests": story.requests, "steps": story.steps, "num_left": num_left}
+    return msgspec.json.encode(told)
 
 
 def keep_subshell(widget: Any) -> None:

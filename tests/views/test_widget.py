@@ -9,14 +9,18 @@ import sys
 from collections.abc import Iterator
 from pathlib import Path
 from types import SimpleNamespace
+from typing import Any
 
 import pytest
-from hand_written import prefix_sharing_in_cells
+from hand_written import preemption_in_blocks, prefix_sharing_in_cells, share, step
 from live_support import ENGINES, load_fake, until
 
 import llmlab
 from llmlab.engines import registry
+from llmlab.trace import Trace
+from llmlab.views import display
 from llmlab.views.story import Story
+from llmlab.views.story_view import PART_STEPS
 from llmlab.views.widget import View, keep_subshell
 
 WIDGET = "application/vnd.jupyter.widget-view+json"
@@ -91,9 +95,45 @@ def test_a_widget_opens_with_all_of_a_finished_story():
     story = Story.of(prefix_sharing_in_cells())
     widget = View(story, lambda message: None, parts=["kv"], title="KV cache", id="x")
     opening = json.loads(widget.opening)
-    assert opening == json.loads(json.dumps({"head": story.head, "requests": story.requests, "steps": story.steps}))
+    told = {"head": story.head, "requests": story.requests, "steps": story.steps, "num_left": 0}
+    assert opening == json.loads(json.dumps(told))
     assert widget.options["parts"] == ["kv"] and widget.state == "ended"
     widget.close()
+
+
+def test_a_page_gets_a_long_trace_in_parts_and_the_twin_in_the_end(monkeypatch: pytest.MonkeyPatch):
+    published: list[dict[str, Any]] = []
+    monkeypatch.setattr(display, "publish", lambda bundle, display_id, *, update=False: published.append(bundle))
+    monkeypatch.setattr(display, "place", lambda: "page")
+    monkeypatch.setattr(display.CELLS, "add", lambda view: None)
+    sent: list[dict[str, Any]] = []
+    monkeypatch.setattr(View, "send", lambda self, content, buffers: sent.append(json.loads(buffers[0])))
+    trace = long_trace()
+    whole = json.loads(json.dumps(Story.of(trace).steps))
+    view = llmlab.watch(trace)
+    view._ipython_display_()
+    opening = json.loads(view.widget.opening)
+    assert len(opening["steps"]) == PART_STEPS and opening["num_left"] == len(whole) - PART_STEPS
+    assert [message["from"] for message in sent] == [PART_STEPS, 2 * PART_STEPS]
+    assert opening["steps"] + [step for message in sent for step in message["steps"]] == whole
+    assert "image/png" not in published[0] and "image/png" in published[1]
+    assert all("data-llmlab-place" in bundle["text/html"] for bundle in published)
+    assert view.widget.state == "ended" and len(view.story.steps) == len(whole)  # type: ignore[union-attr]
+    view._answer({"t": "need", "have": PART_STEPS})  # a page that is loaded again has the opening only
+    assert sent[-1]["from"] == PART_STEPS and len(sent[-1]["steps"]) == len(whole) - PART_STEPS
+    view.left()
+
+
+def long_trace() -> Trace:
+    """One request that decodes one token in each of 2,500 steps."""
+    first = preemption_in_blocks()
+    (request, *_) = first.request_records
+    num_prompt = len(request.prompt_token_ids)
+    steps = [
+        step(i, [share(request.request_id, "decode", 1, num_prompt + i, num_prompt, i)], None, {request.request_id: i})
+        for i in range(2 * PART_STEPS + 500)
+    ]
+    return Trace(first.header, (request,), tuple(steps))
 
 
 def test_messages_of_the_page_stop_and_drive_the_run_and_tell_where_the_user_looks():

@@ -9,7 +9,7 @@ const PLACE_SETTLE_MS = 30; // outputs come and go several at a time
 
 /** Call mount(el) -> unmount for each place of this id, now and when one comes. Returns what ends that. */
 export function standIn(id, mount) {
-  const stands = new Map(); // twin -> {el, unmount, output}
+  const stands = new Map(); // twin -> {el, unmount, output, focus}
   let timer = null;
   const leave = (twin) => {
     const { el, unmount, output } = stands.get(twin);
@@ -19,18 +19,33 @@ export function standIn(id, mount) {
     output?.classList.add(MARKDOWN_STYLE);
     twin.style.display = "";
   };
+  const stand = (twin, { el, unmount, focus }) => {
+    const output = twin.closest(`.${MARKDOWN_STYLE}`);
+    output?.classList.remove(MARKDOWN_STYLE);
+    twin.before(el);
+    twin.style.display = "none";
+    stands.set(twin, { el, unmount, output, focus });
+    focus.restore();
+  };
+  const begin = (twin) => {
+    const el = document.createElement("div");
+    stand(twin, { el, unmount: mount(el), focus: focusIn(el) });
+  };
   const settle = () => {
     timer = null;
-    for (const twin of [...stands.keys()]) if (!twin.isConnected) leave(twin);
+    const gone = [...stands.keys()].filter((twin) => !twin.isConnected);
     for (const twin of document.querySelectorAll(`[data-llmlab-place="${id}"]`)) {
       if (stands.has(twin)) continue;
-      const el = document.createElement("div");
-      const output = twin.closest(`.${MARKDOWN_STYLE}`);
-      output?.classList.remove(MARKDOWN_STYLE);
-      twin.before(el);
-      twin.style.display = "none";
-      stands.set(twin, { el, unmount: mount(el), output });
+      const before = gone.shift(); // its output was made anew: what stands there moves
+      if (!before) {
+        begin(twin);
+        continue;
+      }
+      const moved = stands.get(before);
+      stands.delete(before);
+      stand(twin, moved);
     }
+    for (const twin of gone) leave(twin);
   };
   const observer = new MutationObserver(() => (timer ??= setTimeout(settle, PLACE_SETTLE_MS)));
   observer.observe(document.body, { childList: true, subtree: true });
@@ -39,6 +54,20 @@ export function standIn(id, mount) {
     observer.disconnect();
     clearTimeout(timer);
     for (const twin of [...stands.keys()]) leave(twin);
+  };
+}
+
+/** The keyboard's focus in an element: restore() gives it back after the element was out of the page for a moment. */
+function focusIn(el) {
+  let last = null;
+  let lost = -Infinity;
+  el.addEventListener("focusin", ({ target }) => ([last, lost] = [target, Infinity]));
+  el.addEventListener("focusout", () => (lost = performance.now()));
+  return {
+    restore() {
+      const isNobodys = !document.activeElement || document.activeElement === document.body;
+      if (last && isNobodys && performance.now() - lost < 10 * PLACE_SETTLE_MS) last.focus({ preventScroll: true });
+    },
   };
 }
 

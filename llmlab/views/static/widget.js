@@ -38,7 +38,8 @@ function interruptKernel(kernel) {
 function render({ model, el }) {
   const options = model.get("options");
   let isCut = false;
-  const live = model.get("state") === "ended" ? null : liveOf(model, () => isCut);
+  const isComing = model.get("state") !== "ended";
+  const live = isComing && model.get("state") !== "telling" ? liveOf(model, () => isCut) : null;
   const root = element("div", "", null, el);
   const note = element("p", "llmlab-note");
   let shown = null;
@@ -49,9 +50,14 @@ function render({ model, el }) {
     root.append(note);
   };
   const listener = { changed: () => shown?.changed(), rebuilt: draw };
-  const telling = join(options.id, live !== null, listener);
+  const telling = join(options.id, isComing, listener);
   const opening = model.get("opening");
-  if (opening?.byteLength) telling.open(decode(opening));
+  if (opening?.byteLength) {
+    const begun = decode(opening);
+    telling.open(begun);
+    const isCutShort = !isComing && telling.end < begun.steps.length + begun.num_left; // this page came late
+    if (isCutShort) model.send({ t: "need", have: telling.end });
+  }
   if (telling.story && !shown) draw();
   if (!telling.story) element("p", "llmlab-waiting", "Waiting for the first step …", root);
 

@@ -314,13 +314,21 @@ def cost_of_tracer(scale_name: str, rounds: int) -> tuple[list[Series], list[Bou
 
 def tensor_parallel(scale_name: str, size: int, rounds: int) -> tuple[list[Series], list[Bound]]:
     scale = SCALES[scale_name]
-    one, many = "llmlab on one GPU", f"llmlab on {size} GPUs"
-    options = {one: scale.options, many: {**scale.options, "tensor_parallel_size": size}}
-    peers = {peer: _arguments("llmlab", scale_name, own) for peer, own in options.items()}
+    one, many, shipped = "llmlab on one GPU", f"llmlab on {size} GPUs", f"vLLM as shipped on {size} GPUs"
+    alone = {**scale.options, "gpu_memory_utilization": 0.3}  # three peers share a GPU
+    split = {**alone, "tensor_parallel_size": size}
+    peers = {
+        one: _arguments("llmlab", scale_name, alone),
+        many: _arguments("llmlab", scale_name, split),
+        shipped: _arguments("vLLM as shipped", scale_name, split),
+    }
     series = in_turns(__file__, scale, peers, rounds)
     most = max(scale.batch_sizes)
-    gain = paired(series[many, most], series[one, most])
-    return list(series.values()), [Bound(f"{most} requests: {size} GPUs against one", gain, 1.55)]
+    bounds = [Bound(f"{most} requests: {size} GPUs against one", paired(series[many, most], series[one, most]), 1.55)]
+    for number in scale.batch_sizes:
+        ratio = paired(series[many, number], series[shipped, number])
+        bounds.append(Bound(f"{number} requests, {size} GPUs: llmlab against vLLM as shipped", ratio, scale.bound))
+    return list(series.values()), bounds
 
 
 def main() -> None:

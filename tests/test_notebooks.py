@@ -17,8 +17,8 @@ ROOT = Path(__file__).resolve().parent.parent
 TWINS = sorted((ROOT / "notebooks").rglob("*.py"))
 # what a notebook loads that does not run everywhere
 NEEDS_VLLM = ("01_same_model_two_engines",)
-# what measures, or computes for a minute or two
-LONG = ("04_load_and_latency", "05_quantization_at_a_glance", "06_inside_the_engine")
+# what loads vLLM, measures, or computes for a minute or two
+LONG = ("01_same_model_two_engines", "04_load_and_latency", "05_quantization_at_a_glance", "06_inside_the_engine")
 
 
 def held_by_git(path: Path) -> str:

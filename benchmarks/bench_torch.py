@@ -95,7 +95,7 @@ def measure_tracing(scale: Scale, rounds: int) -> dict[str, list[float]]:
     """The engine without host. For each batch size: what deltas, records and roofline points take, in % of a step; and
     the growth of the KV cache over the rounds, in bytes.
     """
-    from llmlab.engines import torch_paged
+    from llmlab.engines import stepping, torch_paged
     from llmlab.engines.base import EngineConfig
     from llmlab.trace import Request, Step
 
@@ -124,7 +124,7 @@ def measure_tracing(scale: Scale, rounds: int) -> dict[str, list[float]]:
     engine._watcher.delta = timed(engine._watcher.delta)  # type: ignore[method-assign]
     engine._extra = timed(engine._extra)  # type: ignore[method-assign]
     torch_paged.StepPlan.records = timed(torch_paged.StepPlan.records)  # type: ignore[method-assign]
-    torch_paged.Step = timed(Step)  # type: ignore[misc]
+    stepping.Step = timed(Step)  # type: ignore[misc]
     found: dict[str, list[float]] = {}
     sampling = {"temperature": 0.0, "max_tokens": NUM_TRACED_STEPS, "ignore_eos": True}
     for turn in range(rounds + 1):

@@ -91,6 +91,7 @@ class Admission:
             priority=prompt.priority,
             user=prompt.user,
             salt=prompt.salt,
+            parent_id=prompt.parent_id,
         )
 
     def _rendered(self, messages: tuple[dict[str, Any], ...]) -> str:

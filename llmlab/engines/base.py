@@ -6,7 +6,7 @@ This file must not know any engine, process or socket.
 from __future__ import annotations
 
 from collections.abc import Collection, Mapping
-from dataclasses import dataclass, field, fields
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Protocol, TypeAlias
 
 from llmlab.engines.decode_step import DecodeStep
@@ -94,10 +94,9 @@ class SamplingParams:
 
         Raises: RequestError for a name that does not exist or a value out of range or of the wrong type.
         """
-        known = [f.name for f in fields(cls)]
         for name in sampling:
-            if name not in known:
-                raise RequestError(unknown("sampling parameter", name, known))
+            if name not in cls.__dataclass_fields__:
+                raise RequestError(unknown("sampling parameter", name, cls.__dataclass_fields__))
         try:
             choice = sampling.get("choice")
             tuples = {

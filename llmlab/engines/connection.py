@@ -63,6 +63,10 @@ class Connection:
         """Requests that have not ended."""
         return len(self._runs)
 
+    def has_request(self, request_id: str) -> bool:
+        """It is open, or in what is kept of the past."""
+        return request_id in self._runs or self.recorder.has_request(request_id)
+
     def wait_ready(self, timeout_s: float) -> wire.Ready | None:
         """What the engine says when it is loaded; None when it failed, died or took longer."""
         self.bell.wait(lambda: bool(self.ready or self.load_failure or self.death), timeout_s)

@@ -48,5 +48,6 @@ class Entry:
             stopped_by=self.stopped_by,
             sampling=self.sampling,
             e2e_s=self.end_s,
+            reported=self.request.extra.get("reported", {}) if self.request else {},
             _trace=trace,
         )

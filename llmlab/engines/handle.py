@@ -6,7 +6,7 @@ This file must not know processes, sockets or any engine.
 from __future__ import annotations
 
 import time
-from collections.abc import Collection, Iterable, Sequence
+from collections.abc import Callable, Collection, Iterable, Sequence
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, TypeVar
 
@@ -33,6 +33,9 @@ RunT = TypeVar("RunT", bound=Run)
 
 class EngineHandle:
     """A loaded engine. Made by llmlab.load(); `with llmlab.load(...) as eng:` unloads it at the end."""
+
+    # It runs elsewhere, and has no tokenizer here.
+    is_remote = False
 
     def __init__(self, name: str, config: EngineConfig, connection: Connection, ready: wire.Ready) -> None:
         self.name, self.config = name, config
@@ -96,7 +99,7 @@ class EngineHandle:
         Raises: RequestError when it cannot be served as asked; EngineDied, with the partial result in `.results`.
         Ctrl-C stops it on the engine; what has come is in `last`.
         """
-        run = self._new_run(Run, [prompt], None, options)
+        run = self._new_run(Run, [prompt], None, _of_one(options))
         return run.wait(timeout)[0]
 
     def stream(self, prompt: PromptLike, **options: Any) -> Stream:
@@ -104,15 +107,34 @@ class EngineHandle:
 
         Ending the loop early ends the answer.
         """
-        return self._new_run(Stream, [prompt], None, options)
+        return self._new_run(Stream, [prompt], None, _of_one(options))
 
     def batch(self, prompts: Iterable[PromptLike], *, arrivals: Sequence[float] | None = None, **options: Any) -> Run:
-        """Many prompts at once; returns at once. Options: see generate(). Prompt i has seed + i.
+        """Many prompts at once; returns at once. Options: see generate(). Request i has seed + i.
+
+        `n`: answers to each prompt, one after the other in the results: as if it were asked n times; the torch engine
+        computes it once, and they share its blocks.
 
         `arrivals`: seconds from now at which each request is sent. A prompt may be a dict with the key "prompt" and
         what this one wants other than the rest: {"prompt": "Hi", "max_tokens": 8}.
         """
         return self._new_run(Run, prompts, arrivals, options)
+
+    def answer(self, prompts: Iterable[PromptLike], on_news: Callable[[], None], **options: Any) -> Run:
+        """batch() for a server: `last` stays what the notebook asked; `on_news` is called after anything that comes.
+
+        A prompt may have a "request_id", under which it is in the trace; has_request() says which ones are taken.
+        """
+        made = self._prompts.make(prompts, **options)
+        run = Run(
+            map(entry_of, made), self.header, abort=self._abort, trace=self._trace_of, engine=self, on_news=on_news
+        )
+        self._connection.submit(run, made)
+        return run
+
+    def has_request(self, request_id: str) -> bool:
+        """A request of that id is open, or in the trace."""
+        return self._connection.has_request(request_id)
 
     def replay(self) -> Run:
         """Play a loaded trace from its beginning, all requests as they came. Only the engine "replay" can.
@@ -181,6 +203,12 @@ class EngineHandle:
         token_ids = self._ids(prompt)
         return np.asarray(self._connection.call("logits", token_ids=token_ids), dtype=np.float32)
 
+    def embed(self, prompt: str | Iterable[int]) -> Floats:
+        """The vector of a text, [hidden_size], of length 1 (llama.cpp). Requests may run meanwhile."""
+        import numpy as np
+
+        return np.asarray(self._connection.call("embed", token_ids=self._ids(prompt)), dtype=np.float32)
+
     def inside(self, prompt: str | Iterable[int], *, layers: Iterable[int] | None = None) -> dict[str, Any]:
         """Attention weights, hidden states and logit lens of a text (torch engine; torch_hooks.inside() says more)."""
         token_ids = self._ids(prompt)
@@ -227,6 +255,12 @@ class EngineHandle:
             return News([], [], number)
         end = run.end_step if run.done and not run.died else None
         return self._connection.recorder.since(number, end, run.request_ids, known)
+
+    @property
+    def last_step(self) -> Step | None:
+        """The newest step that came; None before the first."""
+        recorder = self._connection.recorder
+        return next(iter(recorder.since(recorder.num_steps - 1).steps), None)
 
     # ---- driving by hand
 
@@ -303,3 +337,10 @@ class EngineHandle:
         if not self.alive:
             return f"EngineHandle({self.name!r}: {what} on {self.engine}, not loaded any more)"
         return f"EngineHandle({self.name!r}: {what} on {self.engine} {header.engine_version}, pid {self.pid})"
+
+
+def _of_one(options: dict[str, Any]) -> dict[str, Any]:
+    """Raises: RequestError when several answers are asked for where one comes."""
+    if options.get("n", 1) != 1:
+        raise RequestError(f"This gives one answer, n is {options['n']!r}. Use batch([prompt], n={options['n']!r}).")
+    return options

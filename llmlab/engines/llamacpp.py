@@ -12,15 +12,20 @@ from typing import Any, ClassVar, NamedTuple
 from llmlab.engines.base import EngineConfig, Floats, Sampler, SamplingParams, StepOutput, check_prompt, checked_options
 from llmlab.engines.llamacpp_cells import CellWatcher, MirroredCells, raw_reader
 from llmlab.engines.llamacpp_context import Context
+from llmlab.engines.llamacpp_embedding import Embedder
 from llmlab.engines.llamacpp_library import lib
-from llmlab.engines.llamacpp_sampling import TokenSampler, logprobs
+from llmlab.engines.llamacpp_sampling import TokenSampler
+from llmlab.engines.logprobs import logprobs
 from llmlab.engines.self_test import self_test
+from llmlab.engines.stepping import SteppingEngine
 from llmlab.engines.streaming import Answer
-from llmlab.errors import EngineError, RequestError
+from llmlab.engines.student_parts import CheckedSampler, make_policy
+from llmlab.errors import EngineError, PartFailed, RequestError
 from llmlab.scheduling.cell_pool import KEPT_TOKENS, CellPool
 from llmlab.scheduling.contracts import Policy
-from llmlab.scheduling.policies import POLICIES, check_policy
-from llmlab.scheduling.scheduler import Scheduler, StepPlan
+from llmlab.scheduling.plan import StepPlan
+from llmlab.scheduling.policies import check_policy
+from llmlab.scheduling.scheduler import Scheduler
 from llmlab.scheduling.sequence import Sequence
 from llmlab.trace import Capabilities, CellDelta, FinishReason, Header, Request, Step, Token
 
@@ -35,7 +40,7 @@ class _Generation(NamedTuple):
     answer: Answer
 
 
-class LlamaCppEngine:
+class LlamaCppEngine(SteppingEngine[_Generation]):
     """Continuous batching, prefix sharing and preemption on a unified llama.cpp KV cache.
 
     Raises: EngineError when the model or an option cannot be used.
@@ -46,8 +51,8 @@ class LlamaCppEngine:
     refuses: ClassVar = {"block_pool": "llama.cpp keeps its KV cache in cells, not blocks: no block pool plugs in."}
 
     def __init__(self, config: EngineConfig, *, policy: Policy | None = None, sampler: Sampler | None = None) -> None:
+        super().__init__()
         options = _checked(config.options)
-        self.epoch_s = time.monotonic()
         self.context = Context(config, options)
         self.model = self.context.model
         self.pool = CellPool(
@@ -58,11 +63,12 @@ class LlamaCppEngine:
         )
         self.scheduler = Scheduler(
             self.pool,
-            policy or POLICIES[options.get("policy", "chunked")](),
+            make_policy(policy, options.get("policy", "chunked")),
             token_budget=self.context.token_budget,
             max_num_seqs=self.context.max_num_seqs,
         )
-        self._sampler = sampler
+        self._sampler = CheckedSampler(sampler) if sampler is not None else None
+        self._embedder: Embedder | None = None  # made for the first text
         self._has_adapter = config.lora is not None
         self._generations: dict[str, _Generation] = {}
         self._ended: dict[str, FinishReason] = {}  # ends that no step has reported yet
@@ -111,7 +117,7 @@ class LlamaCppEngine:
             max_model_len=context.max_model_len,
             max_num_seqs=context.max_num_seqs,
             token_budget=context.token_budget,
-            started_at=time.time() - (time.monotonic() - self.epoch_s),
+            started_at=self.started_at,
         )
 
     def self_test(self) -> str | None:
@@ -141,6 +147,16 @@ class LlamaCppEngine:
         self._seats_changed = True
         return self.context.logits_of(token_ids)
 
+    def embed(self, token_ids: list[int]) -> Floats:
+        """The vector of a text, [hidden_size], of length 1. Requests go on afterwards as if nothing had been.
+
+        Raises: RequestError for a text that is empty or too long.
+        """
+        self._check_ids(token_ids)
+        if self._embedder is None:
+            self._embedder = Embedder(self.model, self.context.num_threads)
+        return self._embedder.embed(token_ids)
+
     def memory_bytes(self) -> dict[str, int]:
         """Weights as llama.cpp reports them; the KV cache, and the part of it that running requests hold."""
         per_token = self.context.kv_bytes_per_token
@@ -167,46 +183,31 @@ class LlamaCppEngine:
         answer = Answer(params, limit - len(request.prompt_token_ids))
         self._generations[request.request_id] = _Generation(params, sampler, answer)
 
-    def abort_request(self, request_id: str) -> None:
-        if request_id in self._generations:
-            self.scheduler.abort(request_id)
-            self._forget(request_id, "abort")
-
-    def has_unfinished_requests(self) -> bool:
-        return bool(self._generations or self._ended)
-
     def interrupt(self) -> None:
         self.context.interrupt()
 
     # ---- one step
 
     def step(self) -> StepOutput:
+        number = self.scheduler.step_number
+        try:
+            return self._step()
+        except PartFailed as error:
+            raise PartFailed(f"step {number}: {error}") from error
+
+    def _step(self) -> Step:
         started = time.monotonic()
         plan = self.scheduler.schedule()
         rows = self._fill_batch(plan)
         shares = plan.records()
         scheduled = time.monotonic()
-        computed = self._forward(plan)
-        forwarded = time.monotonic()
-        tokens, stopped_by = self._sample(plan, rows) if computed else ([], {})
-        finished, self._ended = self._ended, {}
-        kv = self._cell_delta(plan if computed else StepPlan(plan.step))
-        ended = time.monotonic()
-        return Step(
-            step=plan.step,
-            t_s=ended - self.epoch_s,
-            schedule_s=scheduled - started,
-            forward_s=forwarded - scheduled,
-            update_s=ended - forwarded,
-            scheduled=shares if computed else (),
-            num_scheduled_tokens=plan.num_tokens if computed else 0,
-            token_budget=self.context.token_budget,
-            **self.scheduler.told(plan),
-            finished=finished,
-            stopped_by=stopped_by,
-            tokens=tuple(tokens),
-            kv=kv,
-        )
+        if not self._forward(plan):
+            self.scheduler.give_back(plan)
+            shares = ()
+        moments = started, scheduled, time.monotonic()
+        tokens, ended = self._sample(plan, rows)
+        stopped_by, kv = self._end(ended), self._cell_delta(plan)
+        return self._record(plan, moments, rows=shares, tokens=tokens, stopped_by=stopped_by, kv=kv)
 
     def _fill_batch(self, plan: StepPlan) -> dict[str, int]:
         """The batch of a plan, on a cache that is where the pool is. request_id -> row of the logits it samples."""
@@ -222,18 +223,17 @@ class LlamaCppEngine:
         return rows
 
     def _forward(self, plan: StepPlan) -> bool:
-        """True when the KV of the plan exists now; False when the pass was broken off and its room given back."""
-        if not plan.shares or self.context.decode():
-            self._placed = self.pool.place((share.seq.request_id, share.num_tokens) for share in plan.shares)
-            self.scheduler.commit(plan)
-            return True
-        for share in plan.shares:
-            self.pool.take_back(share.seq.request_id, share.num_computed_tokens)
-        return False
+        """True when the KV of the plan exists now; False when the pass was broken off."""
+        if plan.shares and not self.context.decode():
+            return False
+        self._placed = self.pool.place((share.seq.request_id, share.num_tokens) for share in plan.shares)
+        self.scheduler.commit(plan)
+        return True
 
-    def _sample(self, plan: StepPlan, rows: dict[str, int]) -> tuple[list[Token], dict[str, str]]:
+    def _sample(self, plan: StepPlan, rows: dict[str, int]) -> tuple[list[Token], dict[str, FinishReason]]:
+        """The tokens of a step, and who has ended."""
         tokens: list[Token] = []
-        stopped_by: dict[str, str] = {}
+        ended: dict[str, FinishReason] = {}
         for share in plan.shares:
             request_id = share.seq.request_id
             if request_id not in rows:
@@ -244,12 +244,9 @@ class LlamaCppEngine:
             logprob, top = self._logprobs(params, rows[request_id], token_id)
             text, reason = answer.push(self.model.piece(token_id), is_end=self.model.is_end(token_id))
             tokens.append(Token(request_id=request_id, token_id=token_id, text=text, logprob=logprob, top=top))
-            if answer.stopped_by is not None:
-                stopped_by[request_id] = answer.stopped_by
             if reason:
-                self.scheduler.finish(request_id)
-                self._forget(request_id, reason)
-        return tokens, stopped_by
+                ended[request_id] = reason
+        return tokens, ended
 
     def _logprobs(
         self, params: SamplingParams, row: int, token_id: int
@@ -260,8 +257,8 @@ class LlamaCppEngine:
         return logprob, tuple((i, lp, self.model.token_text(i)) for i, lp in top)
 
     def _forget(self, request_id: str, reason: FinishReason) -> None:
-        self._generations.pop(request_id).sampler.close()
-        self._ended[request_id] = reason
+        self._generations[request_id].sampler.close()
+        super()._forget(request_id, reason)
 
     def _cell_delta(self, plan: StepPlan) -> CellDelta:
         self._repeat_operations()
@@ -289,6 +286,8 @@ class LlamaCppEngine:
         for generation in self._generations.values():
             generation.sampler.close()
         self._generations.clear()
+        if self._embedder is not None:
+            self._embedder.close()
         self.context.close()
 
 

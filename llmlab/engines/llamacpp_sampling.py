@@ -1,4 +1,4 @@
-"""From a row of logits to a token, on llama.cpp: greedy, llama.cpp's own sampler chain, grammars, log probabilities.
+"""From a row of logits to a token, on llama.cpp: greedy, llama.cpp's own sampler chain, grammars.
 
 The order is the contract of SamplingParams, which is vLLM's: temperature, min-p, top-k, top-p. llama.cpp's usual
 chain filters first and applies the temperature last, which is another distribution as soon as temperature != 1.
@@ -142,18 +142,3 @@ def _refuse_what_only_vllm_does(params: SamplingParams) -> None:
             "llama.cpp applies one LoRA adapter to all its requests: load it with `--lora PATH`. One adapter for each "
             "request is what -e vllm does (`--opt enable_lora=true`)."
         )
-
-
-def logprobs(logits: Logits, token_id: int, num_top: int) -> tuple[float, list[tuple[int, float]]]:
-    """Natural log of the probability of a token, and the num_top most likely (token_id, logprob), best first.
-
-    Before temperature and filters, as vLLM reports them.
-    """
-    high = logits.max()
-    normaliser = float(high) + float(np.log(np.exp(logits - high).sum(dtype=np.float64)))
-    top: list[tuple[int, float]] = []
-    if num_top:
-        best = np.argpartition(logits, -num_top)[-num_top:]
-        best = best[np.lexsort((best, -logits[best]))]
-        top = [(int(i), float(logits[i]) - normaliser) for i in best]
-    return float(logits[token_id]) - normaliser, top

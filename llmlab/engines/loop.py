@@ -24,7 +24,7 @@ from llmlab.trace import Request
 # who stream already, and of 50 a second nobody must be late because a step took a second.
 COMMANDS_S, COMMANDS_SHARE = 0.005, 0.05
 # What a Call may ask: methods of the engine, and of the loop itself.
-CALLS = frozenset({"tokenize", "pieces", "logits", "inside", "chat_format", "memory", "begin_replay"})
+CALLS = frozenset({"tokenize", "pieces", "logits", "embed", "inside", "chat_format", "memory", "begin_replay"})
 # Steps that may fail while the requests of a failed step are cleaned up, before the engine counts as broken.
 MAX_FAILED_CLEANINGS = 3
 

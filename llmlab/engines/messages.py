@@ -55,6 +55,7 @@ class Prompt(msgspec.Struct, frozen=True, kw_only=True):
     priority: int = 0
     user: str = ""
     salt: str = ""
+    parent_id: str = ""
 
 
 class AddRequests(Message, frozen=True):

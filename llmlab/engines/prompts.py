@@ -34,33 +34,60 @@ class PromptMaker:
         self._numbers = itertools.count(1)
 
     def make(
-        self, prompts: Iterable[PromptLike], arrivals: Sequence[float] | None = None, **options: Any
+        self, prompts: Iterable[PromptLike], arrivals: Sequence[float] | None = None, *, n: int = 1, **options: Any
     ) -> list[Prompt]:
         """Prompts for the host, sent now, or `arrivals` seconds from now. Request i has seed + i.
 
+        `n`: answers to each prompt. They are requests like others, one after the other, and name the first of them as
+        their parent: an engine may compute the prompt once.
+
         Raises: RequestError for a sampling value out of range, an unknown one, or a prompt of no known kind.
         """
+        if isinstance(n, bool) or not isinstance(n, int) or n < 1:
+            raise RequestError(f"n is {n!r}; it must be a whole number, 1 or more.")
         options = DEFAULTS | {"seed": self._seed} | {name: v for name, v in options.items() if v is not None}
-        _sampling(options)  # what all share is wrong: say so before anything is sent
+        shared = _sampling(options)  # what all share is wrong: say so before anything is sent
         prompts, now_s = list(prompts), time.monotonic()
         offsets = _offsets(arrivals, len(prompts))
-        return [self._one(prompt, i, now_s + offsets[i], options) for i, prompt in enumerate(prompts)]
+        made: list[Prompt] = []
+        for prompt, offset in zip(prompts, offsets, strict=True):
+            first = self._one(prompt, len(made), now_s + offset, options, shared)
+            made.append(first)
+            for nth in range(1, n):
+                made.append(self._one(prompt, len(made), now_s + offset, options, shared, first.request_id, nth))
+        return made
 
-    def _one(self, prompt: PromptLike, index: int, sent_s: float, options: dict[str, Any]) -> Prompt:
+    def _one(
+        self,
+        prompt: PromptLike,
+        index: int,
+        sent_s: float,
+        options: dict[str, Any],
+        shared: dict[str, Any],
+        parent_id: str = "",
+        nth: int = 0,
+    ) -> Prompt:
+        """`options`, whose sampling values are `shared`, hold for all prompts; a dict has some of its own."""
         own: dict[str, Any] = {}
         if isinstance(prompt, Mapping):
             own = dict(prompt)
             if "prompt" not in own:
                 raise RequestError(f'A request as a dict needs the key "prompt"; it has {", ".join(map(repr, own))}.')
             prompt = own.pop("prompt")
-        options = {**options, "seed": (options["seed"] + index) % MAX_SEED, **own}
+        name, parent_id = own.pop("request_id", None), own.pop("parent_id", parent_id)
+        if nth:
+            name = None
+            own |= {"seed": (own["seed"] + nth) % MAX_SEED} if "seed" in own else {}
+        seed = {"seed": (options["seed"] + index) % MAX_SEED}
+        options = {**options, **seed, **own}
         return Prompt(
-            request_id=f"r{next(self._numbers)}",
+            request_id=name or f"r{next(self._numbers)}",
             sent_s=sent_s,
-            sampling=_sampling(options),
+            sampling=_sampling(options) if own else {**shared, **seed},
             priority=options.get("priority", 0),
             user=options.get("user", ""),
             salt=options.get("salt", ""),
+            parent_id=parent_id,
             **_content(prompt, options.get("system"), raw=options.get("raw", False)),
         )
 
@@ -91,17 +118,18 @@ def _content(prompt: Any, system: str | None, *, raw: bool) -> dict[str, Any]:
     if items and all(isinstance(item, Mapping) for item in items):
         _refuse_system(system, "a conversation")
         return {"messages": tuple(dict(item) for item in items)}
-    if all(_is_id(item) for item in items):
+    kinds = set(map(type, items))  # a prompt of 100,000 ids is no reason to wait
+    if all(map(_is_integer, kinds)):
         _refuse_system(system, "token ids")
-        return {"token_ids": tuple(int(item) for item in items)}
+        return {"token_ids": tuple(items if kinds == {int} else map(int, items))}
     raise RequestError(
         f"A prompt is a text, a list of messages (role, content) or a list of token ids; got {str(prompt)[:80]!r}."
     )
 
 
-def _is_id(item: object) -> bool:
-    # numpy integers too: both have __index__
-    return hasattr(item, "__index__") and not isinstance(item, bool)
+def _is_integer(kind: type) -> bool:
+    # numpy's too: both have __index__
+    return hasattr(kind, "__index__") and not issubclass(kind, bool)
 
 
 def _refuse_system(system: str | None, what: str) -> None:

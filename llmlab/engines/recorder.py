@@ -66,6 +66,9 @@ class Recorder:
     def request_ids(self) -> list[str]:
         return list(self._requests)
 
+    def has_request(self, request_id: str) -> bool:
+        return request_id in self._requests
+
     def add_request(self, request: Request) -> None:
         with self._lock:
             self._requests[request.request_id] = request

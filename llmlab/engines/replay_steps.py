@@ -85,6 +85,7 @@ def renamed(step: Step, names: Mapping[str, str]) -> Step:
         scheduled=tuple(_with_name(row, names) for row in step.scheduled),
         waiting=tuple(names.get(r, r) for r in step.waiting),
         preempted=tuple(names.get(r, r) for r in step.preempted),
+        forked={names.get(r, r): names.get(parent, parent) for r, parent in step.forked.items()},
         tokens=tuple(_with_name(token, names) for token in step.tokens),
         kv=renamed_kv(step.kv, names),
     )
@@ -118,6 +119,7 @@ def _share_of(request_id: str, step: Step) -> Step | None:
         finished=_only(request_id, step.finished),
         stopped_by=_only(request_id, step.stopped_by),
         prefix_hits=_only(request_id, step.prefix_hits),
+        forked={},
         tokens=tuple(token for token in step.tokens if token.request_id == request_id),
         kv=None,
     )

@@ -48,6 +48,8 @@ class Result:
     sampling: Mapping[str, Any] = field(default_factory=dict)
     # From sent to the end, as seen here; None while it runs.
     e2e_s: float | None = None
+    # What a server said of it, where the engine is remote: num_prompt_tokens, num_output_tokens, durations.
+    reported: Mapping[str, Any] = field(default_factory=dict)
     _trace: Callable[[], Trace] | None = field(default=None, repr=False, compare=False)
 
     @cached_property
@@ -65,7 +67,7 @@ class Result:
 
     @property
     def num_prompt_tokens(self) -> int:
-        return len(self.prompt_token_ids)
+        return len(self.prompt_token_ids) or int(self.reported.get("num_prompt_tokens", 0))
 
     @property
     def num_output_tokens(self) -> int:

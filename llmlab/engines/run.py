@@ -34,6 +34,7 @@ class Run:
     """Requests that were sent together. Iterate for their tokens as they come, wait() for the results.
 
     `abort` tells the engine to stop, and says how many seconds it may take to confirm. `engine`: the handle it is from.
+    `on_news` is called after anything that comes, mostly by the thread that reads: it may not wait, and must not raise.
     """
 
     def __init__(
@@ -44,8 +45,9 @@ class Run:
         abort: Callable[[Sequence[str]], float],
         trace: Callable[[Run], Trace],
         engine: EngineHandle | None = None,
+        on_news: Callable[[], None] | None = None,
     ) -> None:
-        self.engine = engine
+        self.engine, self._on_news = engine, on_news
         self._entries = {entry.request_id: entry for entry in entries}
         self._header, self._abort, self._cut_trace = header, abort, trace
         self._events: list[tuple[Entry, int]] = []  # in order of arrival: (entry, index of its token)
@@ -156,6 +158,31 @@ class Run:
             self._num_waiting -= 1
         return self._outcome()
 
+    def tokens_since(self, number: int) -> list[TokenEvent]:
+        """What came after the first `number` tokens of the run, in order of arrival."""
+        return [entry.event(index) for entry, index in self._events[number:]]
+
+    def prompt_ids(self, index: int) -> tuple[int, ...]:
+        """The prompt of request `index` as the engine got it; empty until it is there."""
+        request = list(self._entries.values())[index].request
+        return request.prompt_token_ids if request is not None else ()
+
+    @property
+    def is_admitted(self) -> bool:
+        """The engine has taken every request in, or refused it."""
+        return all(entry.request is not None or entry.finish_reason for entry in self._entries.values())
+
+    @property
+    def finish_reasons(self) -> list[FinishReason | None]:
+        """Of each request, in the order of the prompts; None while it runs. Its tokens have come when it has one."""
+        return [entry.finish_reason for entry in self._entries.values()]
+
+    def cancel(self) -> None:
+        """stop() that does not wait: it ends when the engine says so."""
+        self._stopping = True
+        if unfinished := [e.request_id for e in self._entries.values() if e.finish_reason is None]:
+            self._abort(unfinished)
+
     def stop(self) -> None:
         """End what still runs, on the engine too; what has come stays, with finish_reason "interrupted"."""
         self._stopping = True
@@ -197,6 +224,8 @@ class Run:
         self._entries[request.request_id].request = request
         if self.first_step is None:
             self.first_step = step_number
+        if self._on_news is not None:
+            self._on_news()
 
     def add_token(self, token: Token, now_s: float) -> None:
         entry = self._entries[token.request_id]
@@ -240,6 +269,8 @@ class Run:
         self._bell.ring()
         if self.done:
             self._end_bell.ring()
+        if self._on_news is not None:
+            self._on_news()
 
     # ---- bookkeeping
 
@@ -267,6 +298,8 @@ class Run:
         if self._died is not None:
             raise EngineDied(self._died, results)
         if self._failure is not None:
+            if isinstance(self._failure, EngineDied):
+                self._failure.results = results
             raise self._failure
         if results and self._num_refused == len(results):
             raise RequestError(results[0].error or "")

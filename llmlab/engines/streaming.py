@@ -73,7 +73,7 @@ class Answer:
     def __init__(self, params: SamplingParams, max_output_tokens: int) -> None:
         self._decoder, self._stop = StreamDecoder(), StopMatcher(params.stop)
         self._tokens_left = min(params.max_tokens, max_output_tokens)
-        self._ignore_eos = params.ignore_eos
+        self._ignore_eos, self._watches = params.ignore_eos, bool(params.stop)
 
     @property
     def stopped_by(self) -> str | None:
@@ -82,10 +82,12 @@ class Answer:
 
     def push(self, piece: bytes, *, is_end: bool) -> tuple[str, FinishReason | None]:
         """The bytes of the next token, b"" for a marker: what can be shown now, and why the answer ends, if it does."""
-        text = self._stop.push(self._decoder.push(piece))
+        text = self._decoder.push(piece)
         self._tokens_left -= 1
-        if self._stop.matched is not None:
-            return text, "stop"
+        if self._watches:
+            text = self._stop.push(text)
+            if self._stop.matched is not None:
+                return text, "stop"
         if is_end and not self._ignore_eos:
             return text + self._flush(), "stop"
         if not self._tokens_left:

@@ -8,16 +8,22 @@ Source: Kwon et al., PagedAttention, SOSP 2023, section 4.1 (there a kernel read
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass, field
-from functools import partial
+from dataclasses import dataclass
+from functools import cached_property, partial
+from itertools import accumulate
 from typing import NamedTuple, Protocol
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from llmlab.models.config import ModelConfig
 from llmlab.scheduling.contracts import BlockCopy
+
+# How far the kernel may be from plain torch where all values are about 1.
+KERNEL_TOLERANCE = {torch.float32: 1e-3, torch.float16: 1e-2, torch.bfloat16: 4e-2}
 
 
 class Span(NamedTuple):
@@ -52,16 +58,36 @@ class Group:
         return self._mask
 
 
-@dataclass(slots=True)
 class Batch:
-    """The rows of one forward pass: the new tokens of all sequences, one after the other. Tensors: [num_rows]."""
+    """The rows of one forward pass: the new tokens of all sequences, one after the other.
 
-    spans: list[Span]
-    token_ids: Tensor
-    positions: Tensor
-    slots: Tensor  # where the KV of each row goes: block_id * block_size + offset
-    groups: list[Group]
-    first_rows: list[int] = field(default_factory=list)  # of each span
+    token_ids, positions, slots: [num_rows] each. A slot is where the KV of a row goes: block_id * block_size + offset.
+    """
+
+    def __init__(self, rows: Tensor, spans: Sequence[Span] = (), block_size: int = 0) -> None:
+        """rows: [3, num_rows], these three."""
+        self.rows, self.spans, self._block_size = rows, spans, block_size
+        self.token_ids, self.positions, self.slots = rows.unbind()
+        self.first_rows = [*accumulate((len(span.token_ids) for span in spans), initial=0)][:-1]  # of each span
+
+    @cached_property
+    def groups(self) -> list[Group]:
+        """Made when attention first asks: a CUDA graph has its own."""
+        members: dict[tuple[int, int], list[tuple[int, Sequence[int]]]] = {}
+        for first_row, (new, first, table) in zip(self.first_rows, self.spans, strict=True):
+            num_blocks = -(-(first + len(new)) // self._block_size)
+            # Tables of one group are padded to the longest: lengths within a factor of two waste less than they save.
+            key = len(new), (num_blocks - 1).bit_length()
+            members.setdefault(key, []).append((first_row, table[:num_blocks]))
+        device, groups = self.rows.device, []
+        for (num_new, _), seqs in members.items():
+            longest = max(len(table) for _, table in seqs)
+            rows = torch.tensor([first for first, _ in seqs], device=device)[:, None] + torch.arange(
+                num_new, device=device
+            )
+            tables = torch.tensor([padded(table, longest) for _, table in seqs], device=device)
+            groups.append(Group(rows, self.positions[rows], tables))
+        return groups
 
 
 def make_batch(spans: Sequence[Span], block_size: int, device: torch.device) -> Batch:
@@ -69,30 +95,17 @@ def make_batch(spans: Sequence[Span], block_size: int, device: torch.device) -> 
     token_ids: list[int] = []
     positions: list[int] = []
     slots: list[int] = []
-    first_rows: list[int] = []
-    num_blocks: list[int] = []  # of each span
-    grouped: dict[tuple[int, int], list[int]] = {}
-    for i, (new, first, table) in enumerate(spans):
-        num_new, end = len(new), first + len(new)
-        first_rows.append(len(token_ids))
+    for new, first, table in spans:
         token_ids += new
-        positions += range(first, end)
-        slots += [table[p // block_size] * block_size + p % block_size for p in range(first, end)]
-        num_blocks.append(-(-end // block_size))
-        # Tables of one group are padded to the longest: lengths within a factor of two waste less than they save.
-        grouped.setdefault((num_new, (num_blocks[i] - 1).bit_length()), []).append(i)
-    on_device = torch.tensor([token_ids, positions, slots], device=device)
-    groups = []
-    for (num_new, _), members in grouped.items():
-        longest = max(num_blocks[i] for i in members)
-        tables = [_padded(spans[i].block_table[: num_blocks[i]], longest) for i in members]
-        rows = torch.tensor([[*range(first_rows[i], first_rows[i] + num_new)] for i in members], device=device)
-        groups.append(Group(rows, on_device[1][rows], torch.tensor(tables, device=device)))
-    return Batch(list(spans), on_device[0], on_device[1], on_device[2], groups, first_rows)
+        for p in range(first, first + len(new)) if len(new) > 1 else (first,):
+            positions.append(p)
+            slots.append(table[p // block_size] * block_size + p % block_size)
+    return Batch(torch.tensor([token_ids, positions, slots], device=device), spans, block_size)
 
 
-def _padded(table: Sequence[int], num_blocks: int) -> list[int]:
-    return [*table, *[table[-1]] * (num_blocks - len(table))]
+def padded(table: Sequence[int], num_blocks: int, block: int | None = None) -> list[int]:
+    """The table, made that long with a block that nobody looks at there: its last one, unless told which."""
+    return [*table, *[table[-1] if block is None else block] * (num_blocks - len(table))]
 
 
 def causal_mask(positions: Tensor, num_context: int) -> Tensor:
@@ -186,3 +199,18 @@ def attention_weights(q: Tensor, k: Tensor, mask: Tensor, num_new: int) -> Tenso
     scores = (q.float() @ k.float().transpose(-1, -2)) * q.shape[-1] ** -0.5
     weights = scores.masked_fill(~mask, float("-inf")).softmax(dim=-1)
     return weights.reshape(-1, num_new, weights.shape[-1])
+
+
+def flash_attention(config: ModelConfig, dtype: torch.dtype, device: torch.device) -> AttentionLayer:
+    """The kernel of torch_kernel.py once it has given on this machine what plain torch gives; else paged_attention."""
+    try:
+        from llmlab.engines.torch_kernel import kernel_attention, trial
+
+        apart = trial(config, dtype, device)
+        if apart <= KERNEL_TOLERANCE.get(dtype, 0.0):
+            return kernel_attention
+        why = f"it is {apart:.3g} off"
+    except Exception as error:  # no Triton, no compiler, an old GPU: whatever this machine lacks
+        why = f"{type(error).__name__}: {str(error)[:200]}"
+    print(f"llmlab: attention runs in plain torch, since the Triton kernel cannot be used ({why}).", file=sys.stderr)
+    return paged_attention

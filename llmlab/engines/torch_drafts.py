@@ -11,7 +11,7 @@ and accepted by a ratio of probabilities, which accepts more of them at high tem
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 
 import torch
@@ -20,11 +20,12 @@ from llmlab.engines.torch_attention import PagedKv, Span, make_batch
 from llmlab.engines.torch_model import Decoder
 from llmlab.engines.torch_room import Room
 from llmlab.engines.torch_sampling import Generation
-from llmlab.errors import EngineError, NoFreeBlocks
+from llmlab.errors import EngineError
 from llmlab.models import get
 from llmlab.models.config import ModelConfig
-from llmlab.scheduling.block_pool import PagedPool
-from llmlab.scheduling.scheduler import StepPlan
+from llmlab.scheduling.contracts import BlockCopy
+from llmlab.scheduling.drafts import draft_room
+from llmlab.scheduling.plan import StepPlan
 
 NUM_DRAFT_TOKENS = 4
 
@@ -52,33 +53,22 @@ class Drafter:
         return self._model.weights.num_bytes + (kv.num_blocks + 1) * kv.bytes_per_block
 
     def room(self, plan: StepPlan, pool: object, generations: Mapping[str, Generation], room: Room) -> dict[int, int]:
-        """Index of a share -> tokens to draft for it: what budget, context and free blocks leave. Takes their blocks.
+        """Index of a share -> tokens to draft for it. Takes their blocks."""
+        return draft_room(
+            plan,
+            pool,
+            self._num_draft_tokens,
+            token_budget=room.token_budget,
+            max_len=min(room.max_model_len, self.max_model_len),
+            num_left=lambda seq: generations[seq.request_id].params.max_tokens - seq.num_output_tokens,
+        )
 
-        A student's pool cannot give them back (take_back), so that nothing is drafted on one.
-        """
-        wanted: dict[int, int] = {}
-        if not isinstance(pool, PagedPool):
-            return wanted
-        budget, longest = room.token_budget - plan.num_tokens, min(room.max_model_len, self.max_model_len)
-        for i, share in enumerate(plan.shares):
-            seq = share.seq
-            num_left = generations[seq.request_id].params.max_tokens - seq.num_output_tokens
-            num_drafts = min(self._num_draft_tokens, budget, num_left - 1, longest - seq.num_tokens - 1)
-            if share.phase != "decode" or num_drafts < 1:
-                continue
-            try:
-                plan.copies += pool.append(seq.request_id, num_drafts)
-            except NoFreeBlocks:
-                continue
-            wanted[i] = num_drafts
-            budget -= num_drafts
-        return wanted
-
-    def draft(self, spans: list[Span], wanted: dict[int, int]) -> dict[int, list[int]]:
+    def draft(self, spans: list[Span], wanted: dict[int, int], copies: Iterable[BlockCopy]) -> dict[int, list[int]]:
         """Reads the spans of a step as the large model does. Index of a span -> so many tokens to go on with.
 
         The last draft is read too: its KV must exist when it is kept. A block table has room for all of them.
         """
+        self._kv.copy(copies)
         device, size = self._model.device, self._kv.block_size
         batch = make_batch(spans, size, device)
         rows = [batch.first_rows[i] + len(spans[i].token_ids) - 1 for i in wanted]

@@ -7,8 +7,6 @@ Source: transformers modeling_llama.py, modeling_qwen2.py, modeling_qwen3.py; Su
 
 from __future__ import annotations
 
-import time
-from collections.abc import Callable
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -16,6 +14,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from llmlab.engines.phases import Phases
 from llmlab.engines.torch_attention import AttentionLayer, Batch, PagedKv, Watch, paged_attention
 from llmlab.engines.torch_weights import Adapter, Layer, Weights
 from llmlab.models.config import ModelConfig
@@ -23,27 +22,6 @@ from llmlab.models.config import ModelConfig
 
 class BrokenOff(Exception):
     """A forward pass was interrupted: its KV is not to be used."""
-
-
-class Phases:
-    """Where the time of a forward pass goes, in seconds. On a GPU it waits for the kernels, so it is off there."""
-
-    def __init__(self, *, on: bool, wait: Callable[[], None] = lambda: None) -> None:
-        self._on, self._wait = on, wait
-        self.seconds: dict[str, float] = {}
-        self._last = 0.0
-
-    def start(self) -> None:
-        self.seconds = {}
-        self._last = time.perf_counter()
-
-    def mark(self, name: str) -> None:
-        """The time since the last mark belongs to `name`."""
-        if self._on:
-            self._wait()
-            now = time.perf_counter()
-            self.seconds[name] = self.seconds.get(name, 0.0) + now - self._last
-            self._last = now
 
 
 class Decoder:
@@ -149,12 +127,14 @@ def _norm(x: Tensor, weight: Tensor, eps: float) -> Tensor:
 
 def _rotated(x: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
     """RoPE: element i of a head turns with element i + head_dim / 2. x: [num_rows, num_heads, head_dim]."""
-    a, b = x.chunk(2, dim=-1)
-    return torch.cat([a * cos - b * sin, b * cos + a * sin], dim=-1)
+    return torch.addcmul(x * cos, x.roll(x.shape[-1] // 2, -1), sin)
 
 
 def _rotations(config: ModelConfig, device: torch.device, dtype: torch.dtype) -> tuple[Tensor, Tensor]:
-    """cos and sin of the angle of each position and frequency, [max_model_len, head_dim / 2] each."""
+    """cos and sin of the angle of each position and element, [max_model_len, head_dim] each.
+
+    The first half of a head takes the sine negative: rotated = x cos + (x with its halves swapped) sin.
+    """
     inverse = 1.0 / config.rope_theta ** (torch.arange(0, config.head_dim, 2, dtype=torch.float32) / config.head_dim)
     factor = 1.0
     if config.rope_scaling:
@@ -172,4 +152,5 @@ def _rotations(config: ModelConfig, device: torch.device, dtype: torch.dtype) ->
         )
         inverse, factor = ROPE_INIT_FUNCTIONS[kind](seen, torch.device("cpu"))
     angles = torch.outer(torch.arange(config.max_model_len, dtype=torch.float32), inverse.float())
-    return (angles.cos() * factor).to(device, dtype), (angles.sin() * factor).to(device, dtype)
+    cos, sin = angles.cos() * factor, angles.sin() * factor
+    return torch.cat([cos, cos], 1).to(device, dtype), torch.cat([-sin, sin], 1).to(device, dtype)

@@ -2,18 +2,17 @@
 
 Then read: torch_weights.py (what is loaded), torch_model.py (what is computed), torch_attention.py (how blocks are
 read), torch_sampling.py (how a token is drawn); where a block is allocated is scheduling/block_pool.py, who runs is
-scheduling/scheduler.py. Beside the way: torch_drafts.py, torch_graphs.py, torch_parts.py, torch_hooks.py.
+scheduling/scheduler.py. Beside the way: torch_room.py, torch_drafts.py, torch_hooks.py, torch_parts.py; on a GPU
+torch_kernel.py, torch_graphs.py.
 """
 
 from __future__ import annotations
 
 import time
 from copy import deepcopy
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-import msgspec
 import torch
 from torch import Tensor
 
@@ -28,17 +27,20 @@ from llmlab.engines.base import (
     checked_options,
 )
 from llmlab.engines.cost_model import work_of
+from llmlab.engines.phases import Phases
 from llmlab.engines.self_test import self_test
+from llmlab.engines.step_work import StepWork
+from llmlab.engines.stepping import SteppingEngine
 from llmlab.engines.streaming import Answer
-from llmlab.engines.torch_attention import Batch, Span, make_batch
+from llmlab.engines.student_parts import CheckedSampler, make_policy, make_pool
+from llmlab.engines.torch_attention import Batch, Span, flash_attention, make_batch
 from llmlab.engines.torch_drafts import NUM_DRAFT_TOKENS, Drafter
 from llmlab.engines.torch_graphs import DecodeGraphs
-from llmlab.engines.torch_hooks import Look, Probe, StepWork, inside, logits_of
-from llmlab.engines.torch_model import BrokenOff, Decoder, Phases
-from llmlab.engines.torch_parts import CheckedPolicy, CheckedSampler, StudentAttention, make_pool
-from llmlab.engines.torch_room import OPTIONS, Room
+from llmlab.engines.torch_hooks import Look, Probe, inside, logits_of
+from llmlab.engines.torch_model import BrokenOff, Decoder
+from llmlab.engines.torch_parts import StudentAttention
+from llmlab.engines.torch_room import OPTIONS, Room, Text
 from llmlab.engines.torch_sampling import Generation, refuse_structures, sample
-from llmlab.engines.torch_text import Text
 from llmlab.engines.torch_weights import Adapter
 from llmlab.errors import PartFailed, RequestError
 from llmlab.models.config import from_hf
@@ -46,15 +48,16 @@ from llmlab.scheduling.block_pool import PagedPool
 from llmlab.scheduling.block_pool_checks import CheckedPool
 from llmlab.scheduling.block_pool_watcher import BlockWatcher
 from llmlab.scheduling.contracts import BlockPool, Policy
-from llmlab.scheduling.policies import POLICIES, check_policy
-from llmlab.scheduling.scheduler import Scheduler, Share, StepPlan
+from llmlab.scheduling.plan import StepPlan
+from llmlab.scheduling.policies import check_policy
+from llmlab.scheduling.scheduler import Scheduler
 from llmlab.scheduling.sequence import Sequence
 from llmlab.trace import Capabilities, FinishReason, Header, Request, ScheduledRequest, Step, Token
 
 __all__ = ["OPTIONS", "TorchEngine"]
 
 
-class TorchEngine:
+class TorchEngine(SteppingEngine[Generation]):
     """Continuous batching, chunked prefill, prefix caching and preemption on a paged KV cache.
 
     `policy`, `sampler`, `attention`: objects that satisfy the contracts. `block_pool`: an object, or a class that takes
@@ -74,17 +77,18 @@ class TorchEngine:
         block_pool: BlockPool | type[BlockPool] | None = None,
         attention: Attention | None = None,
     ) -> None:
+        super().__init__()
         options = checked_options(config.options, OPTIONS)
         check_policy(options)
-        self.epoch_s = time.monotonic()
         folder = Path(config.model_path)
         self.config = from_hf(folder)
         self.room = Room(config, self.config, options)
         device, dtype = self.room.device, self.room.dtype
         self.model = Decoder(folder, self.config, device=device, dtype=dtype)
-        if options.get("timers") and device.type == "cuda":
+        use_timers = bool(options.get("timers")) and device.type == "cuda"
+        if use_timers:
             self.model.phases = Phases(on=True, wait=torch.cuda.synchronize)
-        self._policy = CheckedPolicy(policy) if policy else POLICIES[options.get("policy", "chunked")]()
+        self._policy = make_policy(policy, options.get("policy", "chunked"))
         self._sampler = CheckedSampler(sampler) if sampler else None
         self._pool_wanted = block_pool if isinstance(block_pool, type) else deepcopy(block_pool)
         self._prefix_caching = bool(options.get("prefix_caching", True))
@@ -94,19 +98,20 @@ class TorchEngine:
         self._names: list[str] = []  # requests of the batch that runs
         if attention is not None:
             self.model.attention = StudentAttention(attention, lambda: self._names)
+        elif device.type == "cuda" and options.get("flash_attn", True):
+            self.model.attention = flash_attention(self.config, dtype, device)
         draft = options.get("draft")
         num_drafts = int(options.get("num_draft_tokens", NUM_DRAFT_TOKENS))
         self._drafter = Drafter(draft, num_drafts, self.config, self.model, self.kv) if draft else None
-        use_graphs = device.type == "cuda" and options.get("cuda_graphs", True) and attention is None
-        self._graphs = DecodeGraphs(self.model, self.kv, self.room.max_num_seqs) if use_graphs else None
+        self._graphs: DecodeGraphs | None = None
+        if device.type == "cuda" and options.get("cuda_graphs", True) and attention is None and not use_timers:
+            self._graphs = DecodeGraphs(self.model, self.kv, self.room.max_num_seqs, self.room.max_model_len)
         self._work = StepWork(self.config, self.model.weights.num_bytes, dtype.itemsize)
         self.probe: Probe | None = None
         self._adapters: dict[str, Adapter] = {}
         self._default_adapter = config.lora
         if config.lora:
             self._adapter(config.lora)
-        self._generations: dict[str, Generation] = {}
-        self._ended: dict[str, FinishReason] = {}  # ends that no step has reported yet
         self.text = Text(folder, self.config.vocab_size)
         self.chat_template = config.chat_template or self.text.chat_template
         self.bos_token, self.eos_token = self.text.bos_token, self.text.eos_token
@@ -129,52 +134,38 @@ class TorchEngine:
         started = time.monotonic()
         plan = self.scheduler.schedule()  # who computes how many tokens, and the blocks for them
         wanted = self._drafter.room(plan, self.pool, self._generations, self.room) if self._drafter else {}
-        spans = [self._span(share) for share in plan.shares]
-        rows = plan.records()
         scheduled = time.monotonic()
+        drafts: dict[int, list[int]] = {}  # index of a share -> its draft tokens
+        logits = None
         try:
-            drafts = self._drafter.draft(spans, wanted) if self._drafter and spans else {}
-            logits = self._forward(plan, spans, drafts) if spans else None
-            is_computed = True
+            self.kv.copy(plan.copies)
+            table = self.pool.block_table
+            spans = [
+                Span(seq.token_ids[first : first + number], first, table(seq.request_id))
+                for seq, number, first, _ in plan.shares
+            ]
+            if self._drafter and spans:
+                drafts = self._drafter.draft(spans, wanted, plan.copies)
+            if spans:
+                logits = self._forward(plan, spans, drafts)
         except BrokenOff:
-            self._undo(plan)
-            drafts, logits, is_computed = {}, None, False
+            self.model.interrupted = False
+            self.scheduler.give_back(plan)  # nothing is computed, nothing is committed
+        rows = plan.records(drafts)  # on a GPU the pass goes on meanwhile
+        extra = self._extra(rows, 0 if logits is None else len(logits))
+        if self.model.device.type == "cuda":
+            torch.cuda.current_stream().synchronize()
         forwarded = time.monotonic()
         tokens, ended = self._sample(plan, logits, drafts) if logits is not None else ([], {})
-        if is_computed:
-            self.scheduler.commit(plan)  # from now on, the KV of this step may be shared
-        stopped_by = self._end(ended)
-        finished, self._ended = self._ended, {}
-        kv = self._watcher.delta(self.scheduler.running)
-        rows = _with_drafts(rows, drafts) if is_computed else ()
-        extra = self._extra(rows, len(tokens)) if rows else {}
-        done = time.monotonic()
-        return Step(
-            step=plan.step,
-            t_s=done - self.epoch_s,
-            schedule_s=scheduled - started,
-            forward_s=forwarded - scheduled,
-            update_s=done - forwarded,
-            scheduled=rows,
-            num_scheduled_tokens=sum([row.num_tokens for row in rows]),
-            token_budget=self.room.token_budget,
-            **self.scheduler.told(plan),
-            finished=finished,
-            stopped_by=stopped_by,
-            tokens=tuple(tokens),
-            kv=kv,
-            extra=extra,
-        )
-
-    def _span(self, share: Share) -> Span:
-        first = share.num_computed_tokens
-        token_ids = share.seq.token_ids[first : first + share.num_tokens]
-        return Span(token_ids, first, self.pool.block_table(share.seq.request_id))
+        self.scheduler.commit(plan)  # from now on, the KV of this step may be shared
+        stopped_by = self._end(ended)  # blocks of who has ended are free
+        kv = self._watcher.delta(self.scheduler.running, plan.copies)
+        moments = started, scheduled, forwarded
+        return self._record(plan, moments, rows=rows, tokens=tokens, stopped_by=stopped_by, kv=kv, extra=extra)
 
     def _forward(self, plan: StepPlan, spans: list[Span], drafts: dict[int, list[int]]) -> Tensor | None:
         """Logits of the rows that sample, in the order of the plan, drafts after their token; None when none does."""
         self._names = [share.seq.request_id for share in plan.shares]
-        self.kv.copy(plan.copies)
         for i, token_ids in drafts.items():
             spans[i] = spans[i]._replace(token_ids=[*spans[i].token_ids, *token_ids])
         batch = make_batch(spans, self.kv.block_size, self.model.device)
@@ -184,10 +175,9 @@ class TorchEngine:
             if share.samples:
                 end = batch.first_rows[i] + len(spans[i].token_ids)
                 rows += range(end - 1 - len(drafts.get(i, ())), end)
-        if not rows:
-            return None
-        is_all = len(rows) == len(hidden)
-        return self.model.logits(hidden if is_all else hidden[torch.tensor(rows, device=hidden.device)])
+        if len(rows) < len(hidden):
+            hidden = hidden[torch.tensor(rows, dtype=torch.long, device=hidden.device)]
+        return self.model.logits(hidden) if rows else None
 
     def _hidden(self, plan: StepPlan, batch: Batch) -> Tensor:
         adapters = self._adapter_rows(plan, batch)
@@ -217,34 +207,17 @@ class TorchEngine:
         """The tokens of a step, and who has ended; drafts that were not agreed with leave no KV."""
         found = sample(plan.shares, logits, drafts, self._generations, self._sampler, self.text)
         for i in drafts:
-            share = plan.shares[i]
+            share, pool = plan.shares[i], self.pool
             num_valid = share.seq.num_tokens - share.num_computed_tokens - 1
-            plan.shares[i] = replace(share, num_tokens=num_valid)
-            self._take_back(share.seq.request_id, share.num_computed_tokens + num_valid)
+            plan.shares[i] = share._replace(num_tokens=num_valid)
+            assert isinstance(pool, PagedPool)
+            pool.take_back(share.seq.request_id, share.num_computed_tokens + num_valid)
         return found
-
-    def _end(self, ended: dict[str, FinishReason]) -> dict[str, str]:
-        """Blocks of who has ended are free. request_id -> the stop string that ended it."""
-        stopped_by = {}
-        for request_id, reason in ended.items():
-            if (text := self._generations[request_id].answer.stopped_by) is not None:
-                stopped_by[request_id] = text
-            self.scheduler.finish(request_id)
-            self._forget(request_id, reason)
-        return stopped_by
-
-    def _undo(self, plan: StepPlan) -> None:
-        """The forward pass was broken off: its blocks go back, nothing is committed."""
-        self.model.interrupted = False
-        for share in plan.shares:
-            self._take_back(share.seq.request_id, share.num_computed_tokens)
-
-    def _take_back(self, request_id: str, num_tokens: int) -> None:
-        assert isinstance(self.pool, PagedPool)
-        self.pool.take_back(request_id, num_tokens)
 
     def _extra(self, rows: tuple[ScheduledRequest, ...], num_sampled: int) -> dict[str, Any]:
         """The roofline point of a step, and where its forward pass spent its time."""
+        if not rows:
+            return {}
         phases = {name: round(seconds, 7) for name, seconds in self.model.phases.seconds.items()}
         return {**self._work.of(work_of(rows), num_sampled), **({"phases_s": phases} if phases else {})}
 
@@ -259,6 +232,7 @@ class TorchEngine:
         path = params.lora or self._default_adapter
         adapter = self._adapter(path) if path else None
         seq = Sequence.of(request)
+        seq.parent_id = request.parent_id
         if path:
             seq.salt = f"{request.salt}\0{path}"  # KV of two adapters is never shared
         self.scheduler.add(seq)
@@ -269,18 +243,6 @@ class TorchEngine:
         if path not in self._adapters:
             self._adapters[path] = Adapter(path, self.config, device=self.model.device, dtype=self.model.dtype)
         return self._adapters[path]
-
-    def abort_request(self, request_id: str) -> None:
-        if request_id in self._generations:
-            self.scheduler.abort(request_id)
-            self._forget(request_id, "abort")
-
-    def _forget(self, request_id: str, reason: FinishReason) -> None:
-        del self._generations[request_id]
-        self._ended[request_id] = reason
-
-    def has_unfinished_requests(self) -> bool:
-        return bool(self._generations or self._ended)
 
     def interrupt(self) -> None:
         """A block pool without take_back() cannot give room back: then the pass ends before the next command."""
@@ -386,19 +348,10 @@ class TorchEngine:
             max_model_len=room.max_model_len,
             max_num_seqs=room.max_num_seqs,
             token_budget=room.token_budget,
-            started_at=time.time() - (time.monotonic() - self.epoch_s),
+            started_at=self.started_at,
         )
 
     def close(self) -> None:
         """Give everything back."""
         self._generations.clear()
         del self.model, self.kv, self._drafter, self._graphs
-
-
-def _with_drafts(rows: tuple[ScheduledRequest, ...], drafts: dict[int, list[int]]) -> tuple[ScheduledRequest, ...]:
-    """The records of a plan, with the draft tokens that were looked at as well."""
-    told = list(rows)
-    for i, token_ids in drafts.items():
-        n = len(token_ids)
-        told[i] = msgspec.structs.replace(told[i], num_tokens=told[i].num_tokens + n, num_draft_tokens=n)
-    return tuple(told)

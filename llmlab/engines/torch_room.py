@@ -1,22 +1,27 @@
-"""What the torch engine is loaded with: device, type of numbers, room for KV, limits. Nothing is computed here.
+"""What the torch engine is loaded with: device, type of numbers, room for KV, limits, tokenizer. Nothing is computed.
 
 This file must not know requests or weights.
 """
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
 import torch
+from transformers import AutoTokenizer
 
 from llmlab.engines.base import EngineConfig
 from llmlab.engines.threads import default_threads
+from llmlab.engines.vllm_text import Vocabulary
 from llmlab.errors import EngineError, unknown
 from llmlab.models import kv_bytes_per_token
-from llmlab.models.config import ModelConfig
+from llmlab.models.config import ModelConfig, end_token_ids
 from llmlab.models.fit import DTYPES
 
-OPTIONS = ("threads", "device", "prefix_caching", "policy", "draft", "num_draft_tokens", "cuda_graphs", "timers")
+OPTIONS = (
+    "threads", "device", "prefix_caching", "policy", "draft", "num_draft_tokens", "flash_attn", "cuda_graphs", "timers",
+)  # fmt: skip
 # Small blocks make good pictures, and there is no kernel that wants larger ones.
 BLOCK_SIZE = 16
 # On a CPU the same room, seats and budget as our other engines: what differs is the engine then.
@@ -77,3 +82,14 @@ def _dtype(wanted: str | None, device: torch.device) -> torch.dtype:
         raise EngineError(unknown("dtype", name, DTYPES.values()))
     dtype: torch.dtype = getattr(torch, name)
     return dtype
+
+
+class Text(Vocabulary):
+    """The vocabulary of a model folder, its chat template, and the tokens that end an answer."""
+
+    def __init__(self, folder: Path, vocab_size: int) -> None:
+        tokenizer = AutoTokenizer.from_pretrained(folder)
+        super().__init__(tokenizer, vocab_size)
+        template = tokenizer.chat_template
+        self.chat_template = template if isinstance(template, str) else None
+        self.end_ids = end_token_ids(folder, tokenizer.eos_token_id)

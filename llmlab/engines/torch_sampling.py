@@ -14,11 +14,12 @@ import torch
 from torch import Tensor
 
 from llmlab.engines.base import Sampler, SamplingParams
+from llmlab.engines.logprobs import logprobs
 from llmlab.engines.streaming import Answer
-from llmlab.engines.torch_text import Text
+from llmlab.engines.torch_room import Text
 from llmlab.engines.torch_weights import Adapter
 from llmlab.errors import RequestError
-from llmlab.scheduling.scheduler import Share
+from llmlab.scheduling.plan import Share
 from llmlab.scheduling.sequence import Sequence as Seq
 from llmlab.trace import FinishReason, Token
 
@@ -76,7 +77,11 @@ def sample(
             seq = shares[i].seq
             row_of_token = of_rows[n] if asked[n].params.logprobs is not None else None
             tokens.append(_token(seq, token_id, row_of_token, asked[n], text, ended))
-            if list(drafts.get(i, ()))[num_agreed : num_agreed + 1] == [token_id] and seq.request_id not in ended:
+            if (
+                drafts
+                and [*drafts.get(i, ())][num_agreed : num_agreed + 1] == [token_id]
+                and seq.request_id not in ended
+            ):
                 agreed.append((i, row + 1))
         alive, num_agreed = agreed, num_agreed + 1
     return tokens, ended
@@ -95,7 +100,7 @@ def _token(
         ended[seq.request_id] = reason
     if row is None or generation.params.logprobs is None:
         return Token(request_id=seq.request_id, token_id=token_id, text=shown)
-    logprob, top = logprobs(row, token_id, generation.params.logprobs)
+    logprob, top = logprobs(row.cpu().numpy(), token_id, generation.params.logprobs)
     told = tuple((i, value, text.token_text(i)) for i, value in top)
     return Token(request_id=seq.request_id, token_id=token_id, text=shown, logprob=logprob, top=told)
 
@@ -154,14 +159,3 @@ def draw(probs: Tensor, u: Sequence[float]) -> list[int]:
     found = torch.searchsorted(sums, wanted, right=True)[:, 0]
     last = probs.shape[-1] - 1 - (probs.flip(-1) > 0).int().argmax(dim=-1)
     return torch.minimum(found, last).tolist()
-
-
-def logprobs(row: Tensor, token_id: int, num_top: int) -> tuple[float, list[tuple[int, float]]]:
-    """Natural log of the probability of a token, and the num_top most likely (token_id, logprob), best first.
-
-    Before temperature and filters, as vLLM reports them. row: [vocab_size].
-    """
-    logs = torch.log_softmax(row.float(), dim=-1)
-    best = logs.topk(num_top) if num_top else None
-    top = list(zip(best.indices.tolist(), best.values.tolist(), strict=True)) if best else []
-    return float(logs[token_id]), top

@@ -212,3 +212,13 @@ def _shortest_float(value: float) -> float:
         if struct.pack("<f", short) == struct.pack("<f", value):
             return short
     return value
+
+
+def end_token_ids(folder: Path, of_tokenizer: int | None) -> frozenset[int]:
+    """The tokens that end an answer: that of the tokenizer, and those of config.json and generation_config.json."""
+    found = {of_tokenizer} if of_tokenizer is not None else set()
+    for name in ("config.json", "generation_config.json"):
+        if (folder / name).is_file():
+            ids = read_json(folder / name).get("eos_token_id")
+            found |= set(ids) if isinstance(ids, list) else {ids} if isinstance(ids, int) else set()
+    return frozenset(found)

@@ -156,7 +156,8 @@ class CheckedPool:
     # ---- what an engine needs beside it
 
     def hash_of(self, block_id: int) -> bytes | None:
-        return b"cached" if block_id in self._findable else None
+        """Of what the block holds: a block that gets another content within a step is told as evicted and cached."""
+        return b"%d" % hash(self._contents.get(block_id)) if block_id in self._findable else None
 
     def next_free(self, num_blocks: int) -> tuple[int, ...]:
         """The contract does not tell."""
@@ -229,8 +230,8 @@ class CheckedPool:
             if before.ref_counts[block]:
                 holder = next(name for name, table in before.tables.items() if block in table)
                 fail(call, f"{seq_id} gets block {block} to write in, which {holder} holds")
-            self._contents.pop(block, None)
             self._note_findable(block, False)
+            self._contents.pop(block, None)
 
     def _check_hit(self, call: str, block: int, wanted: Content) -> None:
         content = self._contents.get(block)

@@ -5,11 +5,11 @@ This file must not know an engine or a model.
 
 from __future__ import annotations
 
-from collections.abc import Container
+from collections.abc import Container, Iterable
 from typing import Protocol
 
 from llmlab.scheduling.block_pool import PoolChanges
-from llmlab.scheduling.contracts import BlockPool
+from llmlab.scheduling.contracts import BlockCopy, BlockPool
 from llmlab.scheduling.prefixes import common_prefix
 from llmlab.trace import BlockDelta
 
@@ -37,8 +37,8 @@ class BlockWatcher:
         """From here on another pool, an empty one: the next delta tells that everything is free."""
         self._pool, self._is_new = pool, True
 
-    def delta(self, alive: Container[str]) -> BlockDelta:
-        """The change since the last call. `alive`: the sequences that have a block table now."""
+    def delta(self, alive: Container[str], copies: Iterable[BlockCopy] = ()) -> BlockDelta:
+        """The change since the last call. `alive`: the sequences that have a block table now; `copies`: of the step."""
         if self._is_new:
             return self._emptied()
         pool, changes = self._pool, self._pool.take_changes()
@@ -60,12 +60,14 @@ class BlockWatcher:
         cached = [block for block, before, now in hashes if now is not None and before != now]
         self._cached.difference_update(evicted)
         self._cached.update(cached)
+        written = {block for blocks in allocated.values() for block in blocks}
         return BlockDelta(
             allocated=allocated,
             freed=freed,
             evicted=tuple(evicted),
             cached=tuple(cached),
             ref_counts={block: now for block, before, now in counts if before != now},
+            copied={pair.dst: pair.src for pair in copies if pair.dst in written},
             free_head=pool.next_free(NUM_NEXT_FREE) if allocated or freed else (),
             num_free=pool.num_free_blocks,
             num_blocks=pool.num_blocks,

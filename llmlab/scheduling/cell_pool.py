@@ -82,7 +82,7 @@ class CellPool:
     def lookup(self, token_ids: Sequence[int], salt: str = "") -> list[int]:
         """Cells of the longest computed prefix that any seat holds, with at least one token left over."""
         best: list[int] = []
-        for holder in (*self._live.values(), *self._kept.values()):
+        for holder in (*self._live.values(), *self._kept.values()) if self.prefix_caching else ():
             if holder.salt == salt and holder.num_committed > len(best):
                 n = common_prefix(holder.token_ids, token_ids, min(holder.num_committed, len(token_ids) - 1))
                 if n > len(best):

@@ -79,11 +79,11 @@ class RequestView:
 
     @property
     def num_uncomputed_tokens(self) -> int:
-        return self.num_tokens - self.num_computed_tokens
+        return self.num_prompt_tokens + self.num_output_tokens - self.num_computed_tokens
 
     @property
     def phase(self) -> Phase:
-        if self.num_uncomputed_tokens == 1 and self.num_output_tokens:
+        if self.num_output_tokens and self.num_prompt_tokens + self.num_output_tokens == self.num_computed_tokens + 1:
             return "decode"
         return "recompute" if self.num_preemptions else "prefill"
 

@@ -1,70 +1,30 @@
 """The scheduler: one plan per engine step. Asks the policy, checks its answer, finds KV room, preempts when short.
 
 The order of one engine step, the same for every engine of ours: policy.schedule, check, pool.lookup, room (take back
-admissions, then policy.victim), pool.allocate and append, forward, sample, pool.commit, pool.free of what finished.
+admissions, then policy.victim), pool.allocate and append, forward, sample, pool.commit, pool.fork (n > 1), pool.free of
+what finished.
 This file must not know any engine, model or clock.
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
 from typing import Any
 
 from llmlab.errors import NoFreeBlocks, PlanRefused
-from llmlab.scheduling.contracts import BlockCopy, BlockPool, Policy, PrefixCachingPool, RequestView, SchedulerState
+from llmlab.scheduling.contracts import BlockPool, Policy, PrefixCachingPool, RequestView, SchedulerState
+from llmlab.scheduling.forks import Forks
+from llmlab.scheduling.plan import Share, StepPlan
 from llmlab.scheduling.plan_check import check_plan, check_victim
 from llmlab.scheduling.sequence import Sequence
-from llmlab.trace import Phase, ScheduledRequest
+from llmlab.trace import Phase
+
+__all__ = ["Scheduler", "Share", "StepPlan"]
 
 # An admission must leave this many tokens of KV room to each running sequence, or the next steps preempt it again.
 WATERMARK_TOKENS = 8
 MAX_IDLE_STEPS = 100
 # Of a queue of 10,000 the record of a step names those who come first, and counts the others.
 NUM_WAITING_TOLD = 64
-
-
-@dataclass(frozen=True, slots=True)
-class Share:
-    """What one sequence computes in a step: the next num_tokens after the first num_computed_tokens."""
-
-    seq: Sequence
-    num_tokens: int
-    num_computed_tokens: int
-    phase: Phase
-
-    @property
-    def samples(self) -> bool:
-        """True when the last token of the sequence is computed: the step yields a new one."""
-        return self.num_computed_tokens + self.num_tokens == self.seq.num_tokens
-
-
-@dataclass(slots=True)
-class StepPlan:
-    """One scheduling decision. The KV room for it is already taken."""
-
-    step: int
-    shares: list[Share] = field(default_factory=list)
-    copies: list[BlockCopy] = field(default_factory=list)
-    preempted: list[str] = field(default_factory=list)
-    prefix_hits: dict[str, int] = field(default_factory=dict)
-
-    @property
-    def num_tokens(self) -> int:
-        return sum(share.num_tokens for share in self.shares)
-
-    def records(self) -> tuple[ScheduledRequest, ...]:
-        """The shares as trace records; to be made before sampling, since they count the tokens before the step."""
-        return tuple(
-            ScheduledRequest(
-                request_id=share.seq.request_id,
-                phase=share.phase,
-                num_tokens=share.num_tokens,
-                num_computed_tokens=share.num_computed_tokens,
-                num_prompt_tokens=share.seq.num_prompt_tokens,
-                num_output_tokens=share.seq.num_output_tokens,
-            )
-            for share in self.shares
-        )
 
 
 class Scheduler:
@@ -79,12 +39,13 @@ class Scheduler:
         self.running: dict[str, Sequence] = {}  # order of admission
         self._waiting: dict[str, Sequence] = {}  # order of arrival
         self._preempted: dict[str, Sequence] = {}  # before the waiting ones, the last preempted first
+        self._forks = Forks()  # no policy sees them before they share the blocks of their parent
         # Views of everybody who waits; None when the queue has changed since.
         self._queue: tuple[RequestView, ...] | None = None
         self._idle_steps = 0
 
     def __contains__(self, request_id: str) -> bool:
-        return request_id in self.running or request_id in self._waiting or request_id in self._preempted
+        return self._find(request_id) is not None or request_id in self._forks
 
     @property
     def waiting(self) -> tuple[RequestView, ...]:
@@ -105,16 +66,20 @@ class Scheduler:
 
     def told(self, plan: StepPlan | None) -> dict[str, Any]:
         """What the trace record of a step says of its plan, and of the queue now. None: nothing was to be planned."""
+        waiting = [view.request_id for view in self.waiting[:NUM_WAITING_TOLD]]
+        if self._forks:
+            waiting += self._forks.request_ids
         return {
-            "waiting": tuple([view.request_id for view in self.waiting[:NUM_WAITING_TOLD]]),
-            "num_waiting": self.num_waiting,
+            "waiting": tuple(waiting[:NUM_WAITING_TOLD]),
+            "num_waiting": self.num_waiting + len(self._forks),
             "num_running": len(self.running),
             "preempted": tuple(plan.preempted) if plan else (),
             "prefix_hits": plan.prefix_hits if plan else {},
+            "forked": plan.forked if plan else {},
         }
 
     def add(self, seq: Sequence) -> None:
-        """Put a sequence at the end of the queue.
+        """Put a sequence at the end of the queue; a child waits for the prompt of its parent, if that is still to come.
 
         Raises: PlanRefused when the id is in use or the sequence can never fit into the pool.
         """
@@ -125,14 +90,28 @@ class Scheduler:
                 f"{seq.request_id} has {seq.num_tokens} tokens, the whole KV cache holds {self.capacity_tokens}"
             )
         seq.arrival_step = self.step_number
+        parent = self._find(seq.parent_id)
+        if parent and (parent.token_ids, parent.salt) == (seq.token_ids, seq.salt):  # it has no output yet
+            self._forks.wait(seq)
+        else:
+            self._enqueue(seq)
+
+    def _enqueue(self, seq: Sequence) -> None:
         self._waiting[seq.request_id] = seq
         self._queue = None
+
+    def _find(self, request_id: str) -> Sequence | None:
+        return self.running.get(request_id) or self._waiting.get(request_id) or self._preempted.get(request_id)
 
     def abort(self, request_id: str) -> Sequence:
         """Take a sequence out, wherever it is, without caching what it computed in an unfinished step.
 
         Raises: KeyError when unknown.
         """
+        for child in self._forks.take(request_id):  # it computes its prompt itself, or finds it in the cache
+            self._enqueue(child)
+        if (waited := self._forks.withdraw(request_id)) is not None:
+            return waited
         if request_id in self.running:
             return self._leave(request_id)
         seq = self._preempted.pop(request_id, None) or self._waiting.pop(request_id)
@@ -163,6 +142,34 @@ class Scheduler:
             seq.num_computed_tokens = share.num_computed_tokens + share.num_tokens
             if self._prefixes is not None:
                 self._prefixes.commit(seq.request_id, seq.token_ids, seq.num_computed_tokens, seq.salt)
+        if self._forks:
+            self._fork(plan)
+
+    def _fork(self, plan: StepPlan) -> None:
+        """Whose prompt is computed up to its last token has children that share its blocks: they run from here on.
+
+        All compute that token themselves: who writes first copies the block (pool.append). For whom no seat is left
+        queues up.
+        """
+        for parent in [share.seq for share in plan.shares if share.seq.num_uncomputed_tokens == 1]:
+            for child in self._forks.take(parent.request_id):
+                if len(self.running) == self.max_num_seqs:
+                    self._enqueue(child)
+                    continue
+                self.pool.fork(parent.request_id, child.request_id)
+                child.num_computed_tokens = parent.num_computed_tokens
+                self.running[child.request_id] = child
+                plan.forked[child.request_id] = parent.request_id
+
+    def give_back(self, plan: StepPlan) -> None:
+        """The forward pass of this plan was broken off: its room goes back, and it has no shares any more.
+
+        Only for a pool that has take_back().
+        """
+        pool: Any = self.pool
+        for share in plan.shares:
+            pool.take_back(share.seq.request_id, share.num_computed_tokens)
+        plan.shares.clear()
 
     def finish(self, request_id: str) -> Sequence:
         """A running sequence has ended: its KV room is given back. Raises: KeyError when it does not run."""
@@ -185,7 +192,10 @@ class Scheduler:
 
     def _extend_running(self, plan: StepPlan, wanted: dict[str, int]) -> None:
         """Room for the running sequences of the plan; while it is short, the policy names a victim."""
+        has_forks = bool(self._forks)
         for request_id, num_tokens in wanted.items():
+            if has_forks and (parent := self.running.get(request_id)):
+                num_tokens = self._before_fork(parent, num_tokens, parent.num_uncomputed_tokens)
             while request_id in self.running:
                 try:
                     copies = self.pool.append(request_id, num_tokens)
@@ -193,7 +203,8 @@ class Scheduler:
                     self._preempt(plan)
                     continue
                 seq = self.running[request_id]
-                plan.copies += copies
+                if copies:
+                    plan.copies += copies
                 plan.shares.append(Share(seq, num_tokens, seq.num_computed_tokens, seq.view().phase))
                 break
 
@@ -201,6 +212,9 @@ class Scheduler:
         state = self._state()
         victim = self.policy.victim(state)
         check_victim(victim, state)
+        if plan.copies:
+            lost = self.pool.block_table(victim)
+            plan.copies = [pair for pair in plan.copies if pair.dst not in lost]
         seq = self._leave(victim)
         seq.num_computed_tokens = 0
         seq.num_preemptions += 1
@@ -222,7 +236,7 @@ class Scheduler:
             rest = seq.num_tokens - hit
             if self.running and not self._has_room(rest, cached, promised):
                 return
-            num_tokens = min(num_tokens, rest)
+            num_tokens = self._before_fork(seq, min(num_tokens, rest), rest)
             try:
                 self._allocate(request_id, num_tokens, cached)
             except NoFreeBlocks:
@@ -237,6 +251,16 @@ class Scheduler:
                 plan.prefix_hits[request_id] = hit
             phase: Phase = "recompute" if seq.num_preemptions else "prefill"
             plan.shares.append(Share(seq, num_tokens, hit, phase))
+
+    def _before_fork(self, parent: Sequence, num_tokens: int, num_uncomputed: int) -> int:
+        """What is left of its num_tokens: the last token of a prompt is computed after the children were forked."""
+        if num_tokens < num_uncomputed or parent.request_id not in self._forks.parents:
+            return num_tokens
+        if num_uncomputed > 1:
+            return num_tokens - 1
+        for child in self._forks.take(parent.request_id):  # all of it was cached: they find it as well
+            self._enqueue(child)
+        return num_tokens
 
     def _lookup(self, seq: Sequence) -> list[int]:
         return self._prefixes.lookup(seq.token_ids, seq.salt) if self._prefixes is not None else []

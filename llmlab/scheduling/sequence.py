@@ -20,6 +20,8 @@ class Sequence:
     priority: int = 0
     # Sequences share a cached prefix only within one salt.
     salt: str = ""
+    # The sequence with the same prompt whose blocks it is to share from the end of that prompt on; "" = none.
+    parent_id: str = ""
     # Tokens whose KV exists now.
     num_computed_tokens: int = 0
     num_preemptions: int = 0
@@ -50,7 +52,7 @@ class Sequence:
         if (
             seen is None
             or seen.num_computed_tokens != self.num_computed_tokens
-            or seen.num_tokens != self.num_tokens
+            or seen.num_prompt_tokens + seen.num_output_tokens != len(self.token_ids)
             or seen.num_preemptions != self.num_preemptions
         ):
             seen = self._view = RequestView(

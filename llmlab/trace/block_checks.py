@@ -50,6 +50,7 @@ class BlockChecks:
         self._num_blocks = delta.num_blocks
         yield from self._state.apply(delta)
         yield from self._check_holders(delta, step)
+        yield from self._check_forks(delta, step)
         # Where layers keep KV in different ways, a table does not tell which tokens its blocks hold.
         if self._block_size and not self._state.groups:
             advances = {advance.request_id: advance for advance in self._lifecycles.advances}
@@ -80,6 +81,17 @@ class BlockChecks:
                 text = f"{request_id} was preempted in the step before and still holds {in_words('block', table)}"
                 yield Finding("preempted", text)
 
+    def _check_forks(self, delta: BlockDelta, step: Step) -> Iterator[Finding]:
+        """A child begins with the blocks of its parent; what is copied is copied into a block of who writes on."""
+        for child, parent in step.forked.items():
+            tables = [self._state.tables.get(request_id, []) for request_id in (child, parent)]
+            if tables[0] != tables[1] and parent not in step.finished:
+                yield Finding("prefix", f"{child} is forked from {parent}, and has other blocks: {tables}")
+        new = {block for blocks in delta.allocated.values() for block in blocks}
+        for block in delta.copied:
+            if block not in new:
+                yield Finding("kv", f"block {block} is a copy of block {delta.copied[block]}, but nobody gets it")
+
     def _fill(self, delta: BlockDelta, advances: dict[str, Advance], size: int) -> None:
         """Remember whose tokens each new block holds."""
         for block in delta.evicted:
@@ -91,6 +103,11 @@ class BlockChecks:
             for i, block in enumerate(blocks, first):
                 if i >= num_hit:
                     self._filled[block] = (request_id, i)
+        for request_id, blocks in delta.freed.items():
+            for block in set(blocks).intersection(self._state.ref_counts):
+                owner, i = self._filled.get(block, ("", 0))
+                if owner == request_id:  # who still holds it goes on filling it
+                    self._filled[block] = self._state.holder(block), i
         for block in delta.cached:
             # Who fills a block is scheduled, and holds it, or did when the step began. Else it was one who got and left
             # it within this step, which no delta tells.

@@ -39,6 +39,10 @@ class BlockState:
         self._compare_counts(delta, changed, found)
         return found
 
+    def holder(self, block: int) -> str:
+        """The first request that holds a block; "" when nobody does."""
+        return next((request_id for request_id, table in self.tables.items() if block in table), "")
+
     def snapshot(self, num_blocks: int) -> BlockDelta:
         """This state as a change of an empty cache."""
         return BlockDelta(

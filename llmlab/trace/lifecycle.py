@@ -61,8 +61,14 @@ class Advance(NamedTuple):
 class Lifecycles:
     """All requests of one trace. Each method returns the findings of one record."""
 
-    def __init__(self, *, holders_at_start: Collection[str] | None, max_model_len: int | None) -> None:
-        """`holders_at_start` hold KV when the trace begins, as it is cut out of a longer one. None: it is whole."""
+    def __init__(
+        self, *, holders_at_start: Collection[str] | None, max_model_len: int | None, tells_steps: bool = True
+    ) -> None:
+        """`holders_at_start` hold KV when the trace begins, as it is cut out of a longer one. None: it is whole.
+
+        Not `tells_steps`: the engine is seen from outside, and tokens come without anybody being scheduled.
+        """
+        self._tells_steps = tells_steps
         self.lives: dict[str, Life] = {}
         self.advances: list[Advance] = []  # of the last step
         self._holders_at_start = frozenset(holders_at_start or ())
@@ -91,8 +97,10 @@ class Lifecycles:
         # Who is scheduled twice breaks the budget rule; the first share counts here.
         for row in {row.request_id: row for row in reversed(step.scheduled)}.values():
             self._schedule(row, new_ids.pop(row.request_id, []), step, found)
-        for request_id, ids in new_ids.items():
+        for request_id, ids in new_ids.items() if self._tells_steps else ():
             found.append(Finding("tokens", f"{_tokens(len(ids))} of {request_id} came out, which was not scheduled"))
+        for request_id, parent_id in step.forked.items():
+            self._fork(request_id, parent_id, found)
         for request_id in step.finished:
             self._end(request_id, f"in step {step.step}", found)
         return found
@@ -125,6 +133,17 @@ class Lifecycles:
             found.append(Finding("preempted", f"{request_id} is preempted, but it did not run"))
         life.num_computed, life.num_hit = None, 0
         life.num_preemptions += 1
+
+    def _fork(self, request_id: str, parent_id: str, found: list[Finding]) -> None:
+        life, parent = self._life(request_id, "is forked", found), self._life(parent_id, "is forked", found)
+        if life.ended or life.num_computed is not None:
+            state = f"it ended {life.ended}" if life.ended else "it runs already"
+            found.append(Finding("prefix", f"{request_id} is forked from {parent_id}, but {state}"))
+        mine, its = (one.request.prompt_token_ids if one.request else () for one in (life, parent))
+        if mine != its or not 0 < (parent.num_computed or 0) < len(its):
+            text = f"{request_id} is forked from {parent_id}, which has another prompt, or is not just computing it"
+            found.append(Finding("prefix", text))
+        life.num_computed = parent.num_computed
 
     def _end(self, request_id: str, when: str, found: list[Finding]) -> None:
         life = self._life(request_id, "ends", found)

@@ -50,6 +50,10 @@ class Capabilities(Record, frozen=True, kw_only=True):
     json_schema: bool = False
     lora: Literal["none", "engine", "request"] = "none"
     speculative: bool = False
+    # False: it is seen from outside; a step is what arrived at once, and nobody knows who was scheduled.
+    steps: bool = True
+    # False: numbers from 2**31 on stand for pieces of text, and say only which ones are equal.
+    token_ids: bool = True
     # A sequence takes room for tokens to come (contiguous allocation).
     reserves: bool = False
     # Parts that a class written in a notebook may replace: "policy", "sampler", "block_pool", "attention".
@@ -100,6 +104,8 @@ class BlockDelta(Record, frozen=True, kw_only=True, tag_field="kind", tag="block
     evicted: tuple[Count, ...] = ()
     # block_id -> reference count after the step, for each block whose count changed
     ref_counts: dict[Count, Count] = {}
+    # block_id -> the block whose KV was copied into it before the forward pass, since others held that one too
+    copied: dict[Count, Count] = {}
     # The next blocks to be handed out, in order: a block with a hash among them is evicted then. At most 16 are told.
     free_head: tuple[Count, ...] = ()
     # request_id -> the KV cache group of each block in `allocated`, for models whose layers keep KV in different ways
@@ -156,6 +162,8 @@ class Request(Record, frozen=True, kw_only=True):
     priority: Priority = 0
     user: str = ""
     salt: str = ""
+    # The request with the same prompt of which this is another answer (n > 1): an engine may share its blocks.
+    parent_id: str = ""
 
 
 class ScheduledRequest(Record, frozen=True, kw_only=True):
@@ -207,6 +215,8 @@ class Step(Record, frozen=True, kw_only=True):
     stopped_by: dict[str, str] = {}
     # request_id -> tokens found in the prefix cache at (re)admission
     prefix_hits: dict[str, Count] = {}
+    # request_id -> its parent_id, for who shares all blocks of its parent from the end of this step on, and runs
+    forked: dict[str, str] = {}
     tokens: tuple[Token, ...] = ()
     kv: KvDelta | None = None
 

@@ -47,7 +47,9 @@ def validate(trace: Trace) -> list[Violation]:
 def _violations(trace: Trace) -> Iterator[Violation]:
     header = trace.header
     holders = header.kv_at_start.receivers if header.kv_at_start else None  # None: it begins with an empty cache
-    lifecycles = Lifecycles(holders_at_start=holders, max_model_len=header.max_model_len)
+    lifecycles = Lifecycles(
+        holders_at_start=holders, max_model_len=header.max_model_len, tells_steps=header.capabilities.steps
+    )
     for finding in lifecycles.begin(trace.request_records):
         yield Violation(None, *finding)
     kv = _checks_for(header.kv_at_start, header, lifecycles)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import random
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -247,14 +248,38 @@ def test_a_padded_decode_gives_the_hidden_states_of_the_plain_one(on):
     with torch.inference_mode():
         kv, batch = own_kv(on.model, TEXT[:30], 8)
         on.model.forward(batch, kv)
-        spans = [Span([TEXT[n]], n, range(4)) for n in (7, 20, 29)]
-        batch = make_batch(spans, 8, on.model.device)
-        graphs = DecodeGraphs(on.model, kv, 8)
-        graph = _Graph(4, 8, kv, on.model.device)
-        assert graphs.fits(batch)
-        graphs._fill(graph, batch)
-        plain, padded = on.model.forward(batch, kv), graphs._forward(graph)[:3]
-    assert torch.allclose(plain, padded, atol=1e-5)
+        graphs = DecodeGraphs(on.model, kv, max_num_seqs=8, max_model_len=32)
+        for places in ((7, 20, 29), (5, 29, 3, 11, 12), (9,), (29, 7)):  # rows and tables are used again
+            spans = [Span([TEXT[n]], n, range(n // 8 + 1)) for n in places]
+            batch = make_batch(spans, 8, on.model.device)
+            assert graphs.fits(batch)
+            key = graphs._fill(batch)
+            plain, padded = on.model.forward(batch, kv), graphs._forward(*key)[: len(places)]
+            assert torch.allclose(plain, padded, atol=1e-5)
+            assert key == (
+                1 << (len(places) - 1).bit_length() if len(places) < 5 else 8,
+                1 << (max(places) // 8).bit_length(),
+            )
+
+
+class EmulatedGraphs(DecodeGraphs):
+    """Replays by computing again from the tensors that graphs read, into the one that they write."""
+
+    def _record(self, num_rows: int, num_blocks: int) -> _Graph:
+        hidden = self._forward(num_rows, num_blocks).clone()
+        replay = SimpleNamespace(replay=lambda: hidden.copy_(self._forward(num_rows, num_blocks)))
+        return _Graph(replay, hidden)
+
+
+def test_an_engine_whose_decodes_run_in_graphs_answers_as_one_without(tiny: Path, roomy):
+    on = engine(tiny, kv_tokens=160, max_num_seqs=8, token_budget=16, block_size=4)
+    on._graphs = graphs = EmulatedGraphs(on.model, on.kv, on.room.max_num_seqs, on.room.max_model_len)
+    asked = prompts(12, seed=6)
+    together = serve(on, [request(on, f"r{i}", p, max_tokens=20, ignore_eos=True) for i, p in enumerate(asked)])
+    assert broken_rules(together) == [] and any(step.preempted for step in together.step_records)
+    assert {num_rows for num_rows, _ in graphs._graphs} >= {2, 4, 8}
+    expected = alone(roomy, asked, max_tokens=20, ignore_eos=True)
+    assert [token_ids(together, f"r{i}") for i in range(12)] == expected
 
 
 # ---- refusals

@@ -5,6 +5,7 @@ from __future__ import annotations
 import random
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from types import MappingProxyType
 
 from llmlab.scheduling.block_pool import PagedPool
 from llmlab.scheduling.block_pool_watcher import BlockWatcher
@@ -69,8 +70,9 @@ def serve(
     token_budget: int = 16,
     max_num_seqs: int = 4,
     max_steps: int = 1000,
+    parents: Mapping[str, str] = MappingProxyType({}),
 ) -> tuple[Trace, dict[str, list[int]]]:
-    """The trace, and the outputs of the requests that were not aborted."""
+    """The trace, and the outputs of the requests that were not aborted. `parents`: child -> job it is forked from."""
     scheduler = scheduler or Scheduler(
         pool, policy or ChunkedPrefill(), token_budget=token_budget, max_num_seqs=max_num_seqs
     )
@@ -83,10 +85,15 @@ def serve(
         for name, job in jobs.items():
             if job.arrival_step == step:
                 outputs[name] = []
-                scheduler.add(Seq(name, list(job.prompt), len(job.prompt), priority=job.priority, salt=job.salt))
+                seq = Seq(name, list(job.prompt), len(job.prompt), priority=job.priority, salt=job.salt)
+                seq.parent_id = parent_id = parents.get(name, "")
+                scheduler.add(seq)
                 requests.append(
-                    Request(request_id=name, arrival_s=float(step), prompt_token_ids=job.prompt, salt=job.salt)
-                )
+                    Request(
+                        request_id=name, arrival_s=float(step), prompt_token_ids=job.prompt, salt=job.salt,
+                        parent_id=parent_id,
+                    )
+                )  # fmt: skip
             if job.abort_step == step and name in scheduler:
                 scheduler.abort(name)
                 del outputs[name]
@@ -116,7 +123,7 @@ def serve(
                 **told,
                 finished=finished,
                 tokens=tuple(tokens),
-                kv=watcher.delta(scheduler.running),
+                kv=watcher.delta(scheduler.running, plan.copies),
             )
         )
         open_jobs -= finished.keys()

@@ -206,6 +206,12 @@ def test_cells_are_placed_where_llama_cpp_looks_first():
     assert pool.block_table("c") == (0, 1, 2, 5)  # holes first, then behind b: cells need not be contiguous
 
 
+def test_without_prefix_caching_nothing_is_found_not_even_of_those_who_run():
+    pool = CellPool(8, 4, prefix_caching=False)
+    computed(pool, "a", [1, 2, 3])
+    assert pool.lookup([1, 2, 3, 4]) == []
+
+
 def test_a_full_pool_refuses_and_changes_nothing():
     pool = CellPool(4, 4)
     computed(pool, "a", [1, 2, 3])

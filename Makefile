@@ -72,9 +72,9 @@ $(VENV)/.uv:
 	touch $@
 
 $(VENV)/.lab: $(VENV)/.uv pyproject.toml $(wildcard scripts/*.py)
-	$(BIN)/python scripts/setup_env.py lab views $(ENGINES)
+	$(BIN)/python scripts/setup_env.py lab views serve connect $(ENGINES)
 	touch $@
 
 $(VENV)/.dev: $(VENV)/.uv pyproject.toml $(wildcard scripts/*.py)
-	$(BIN)/python scripts/setup_env.py lab views $(ENGINES) torch dev
+	$(BIN)/python scripts/setup_env.py lab views serve connect labs $(ENGINES) torch dev
 	touch $@

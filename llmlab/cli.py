@@ -1,4 +1,5 @@
-"""The `llmlab` command: open JupyterLab on the quickstart, run the quickstart without a browser, check this machine.
+"""The `llmlab` command: open JupyterLab on the quickstart, run the quickstart without a browser, check this machine,
+serve a model, build and grade labs.
 
 This file must not know engines or models: each command calls one function and shows what it returns.
 """
@@ -8,7 +9,6 @@ from __future__ import annotations
 import argparse
 import importlib.util
 import os
-import shutil
 import sys
 import webbrowser
 from collections.abc import Sequence
@@ -16,28 +16,33 @@ from pathlib import Path
 from typing import NoReturn
 
 from llmlab.errors import LlmlabError
+from llmlab.labs import command as labs_command
+from llmlab.language import language, tr_notebook
 
 QUICKSTART = Path("notebooks") / "00_quickstart.ipynb"
+SERVE_PORT = 8000
 PACKAGE = Path(__file__).resolve().parent
 
 
 def find_quickstart(folder: Path) -> Path:
     """The quickstart to work on from `folder`: the checkout's own inside a checkout, else a copy in `folder`.
 
-    A copy that is already there is kept: it may hold the user's work.
+    In another language (LLMLAB_LANG) it is a copy anyway. A copy that is already there is kept: it may hold the user's
+    work.
 
     Raises: LlmlabError when this installation has no notebooks.
     """
     checkout = PACKAGE.parent / QUICKSTART
-    if checkout.exists() and folder.resolve().is_relative_to(PACKAGE.parent):
+    in_language = language()
+    if checkout.exists() and not in_language and folder.resolve().is_relative_to(PACKAGE.parent):
         return checkout
-    copy = folder / QUICKSTART.name
+    copy = folder / (QUICKSTART.with_suffix(f".{in_language}.ipynb") if in_language else QUICKSTART).name
     if not copy.exists():
         # a wheel carries the notebooks inside the package
         shipped = next((path for path in (checkout, PACKAGE / QUICKSTART) if path.exists()), None)
         if shipped is None:
             raise LlmlabError(f"This installation has no {QUICKSTART}. Clone the repository and type `make lab` there.")
-        shutil.copyfile(shipped, copy)
+        copy.write_text(tr_notebook(shipped.read_text(encoding="utf-8")), encoding="utf-8")
     return copy
 
 
@@ -114,12 +119,36 @@ def _need(module: str) -> None:
         )
 
 
+def _serve_arguments(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("model", metavar="MODEL", help="an embedded model, a folder, a .gguf file, a Hub repo")
+    for flags, kind, text in (
+        (("-e", "--engine"), str, "the engine; auto = the first that runs here"),
+        (("-q", "--quant"), str, "how the weights are stored: F16, Q8_0, Q4_1, ..."),
+        (("--dtype",), str, "the type the engine computes in"),
+        (("--as",), str, "the name that clients use it by"),
+        (("--ctx",), int, "the longest sequence, prompt and answer, in tokens"),
+        (("--seqs",), int, "how many requests may run at once"),
+        (("--kv-tokens",), int, "room of the KV cache, in tokens"),
+        (("--host",), str, "which addresses reach it (127.0.0.1: this machine only)"),
+        (("--port",), int, f"where it listens ({SERVE_PORT}); 0 = any free port"),
+        (("--token-env",), str, "the environment variable that holds the token; without it one is made"),
+        (("--tls-cert",), str, "the certificate, for https"),
+        (("--tls-key",), str, "the key of the certificate"),
+        (("--max-open",), int, "answers that may run or wait at once; others get 429"),
+    ):
+        parser.add_argument(*flags, type=kind, help=text, metavar=flags[-1].strip("-").upper())
+    parser.set_defaults(engine="auto", host="127.0.0.1", port=SERVE_PORT)
+
+
 def main(arguments: Sequence[str] | None = None) -> None:
     parser = argparse.ArgumentParser(prog="llmlab", description="LLM inference in Jupyter.")
-    commands = parser.add_subparsers(dest="command", required=True, metavar="lab|demo|doctor")
+    commands = parser.add_subparsers(dest="command", required=True, metavar="lab|demo|doctor|serve|labs")
     commands.add_parser("lab", help="open JupyterLab on the quickstart; further options go to JupyterLab")
     commands.add_parser("demo", help="run the quickstart without a browser into build/quickstart.html")
     commands.add_parser("doctor", help="say what this machine can run, and what is missing")
+    serving = commands.add_parser("serve", help="load MODEL behind an OpenAI-compatible endpoint")
+    _serve_arguments(serving)
+    labs_command.add_arguments(commands.add_parser("labs", help="build the labs for a course, grade what is handed in"))
     known, rest = parser.parse_known_args(arguments)
     if rest and known.command != "lab":
         parser.error(f"unknown option {rest[0]!r} for `llmlab {known.command}`")
@@ -128,6 +157,12 @@ def main(arguments: Sequence[str] | None = None) -> None:
             lab(rest)
         elif known.command == "demo":
             print(f"The quickstart ran. Open {demo(Path.cwd())}")
+        elif known.command == "serve":
+            from llmlab.serve.command import serve_model
+
+            serve_model(known)
+        elif known.command == "labs":
+            labs_command.run(known)
         else:
             from llmlab.doctor import doctor
 

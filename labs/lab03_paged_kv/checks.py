@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import random
-import re
 import time
 from collections.abc import Sequence
 from typing import Any, Protocol
@@ -11,6 +10,8 @@ from typing import Any, Protocol
 from llmlab.errors import NoFreeBlocks
 from llmlab.labs.description import Check, CheckFailed, Lab, Names, Prediction, Question
 from llmlab.labs.pictures import Blocks, blocks_picture
+from llmlab.labs.reflection import reflection_question
+from llmlab.language import tr
 from llmlab.scheduling.block_pool_checks import CheckedPool
 from llmlab.scheduling.contracts import BlockCopy, BlockPool
 
@@ -23,8 +24,12 @@ def blocks_for(num_tokens: int, block_size: int) -> int:
     return -(-num_tokens // block_size)
 
 
-def counted(count: int, name: str) -> str:
-    return f"{count} {name}{'' if count == 1 else 's'}"
+def tokens_text(count: int) -> str:
+    return tr("1 token") if count == 1 else tr("{count} tokens", count=count)
+
+
+def blocks_text(count: int) -> str:
+    return tr("1 block") if count == 1 else tr("{count} blocks", count=count)
 
 
 class Followed:
@@ -84,19 +89,43 @@ class Followed:
         for name, table in yours.tables.items():
             num_wanted, num_tokens = len(expected.tables[name]), self.lengths[name]
             if len(table) != num_wanted:
-                size = self.block_size
-                held = counted(len(table), "block")
-                self.fail(f"{counted(num_tokens, 'token')} in blocks of {size}: {held}, expected {num_wanted}")
+                self.fail(
+                    tr(
+                        "{tokens} in blocks of {size}: {held}, expected {wanted}",
+                        tokens=tokens_text(num_tokens),
+                        size=self.block_size,
+                        held=blocks_text(len(table)),
+                        wanted=num_wanted,
+                    )
+                )
             if self.pool.num_tokens(name) != num_tokens:
-                self.fail(f"{when}: num_tokens({name!r}) is {self.pool.num_tokens(name)}, expected {num_tokens}")
+                got = self.pool.num_tokens(name)
+                self.fail(
+                    tr("{when}: num_tokens({name!r}) is {got}, expected {wanted}", when=when, name=name, got=got,
+                       wanted=num_tokens)
+                )  # fmt: skip
         for block, count in enumerate(yours.counts):
             if count != len(who := yours.owners(block)):
-                self.fail(f"{when}: block {block} has ref_count {count}, but {len(who)} block tables hold it ({who})")
+                self.fail(
+                    tr(
+                        "{when}: block {block} has ref_count {count}, but {holders} block tables hold it ({who})",
+                        when=when,
+                        block=block,
+                        count=count,
+                        holders=len(who),
+                        who=who,
+                    )
+                )
         if yours.num_free != expected.num_free:
-            kind = "blocks leaked" if yours.num_free < expected.num_free else "a held block is free as well"
-            self.fail(f"{when}: {yours.num_free} blocks are free, expected {expected.num_free}: {kind}")
+            kind = tr("blocks leaked") if yours.num_free < expected.num_free else tr("a held block is free as well")
+            free = tr("{when}: {free} blocks are free, expected {wanted}", when=when, free=yours.num_free,
+                      wanted=expected.num_free)  # fmt: skip
+            self.fail(f"{free}: {kind}")
         if yours.tables != expected.tables:
-            self.fail(f"{when}: the block tables are {yours.tables}, expected {expected.tables}")
+            self.fail(
+                tr("{when}: the block tables are {yours}, expected {wanted}", when=when, yours=yours.tables,
+                   wanted=expected.tables)
+            )  # fmt: skip
 
     def _count(self, block: int) -> int:
         return sum(block in table for table in self.tables.values())
@@ -117,7 +146,7 @@ def rounds_up(names: Names, seed: int) -> None:
     for num_tokens in (1, 4, 5, 8, 11):
         pool = Followed(names["BlockPool"], 8, 4)
         pool.allocate("a", num_tokens)
-        pool.check("after allocate")
+        pool.check(tr("after allocate"))
 
 
 def refusal_changes_nothing(names: Names, seed: int) -> None:
@@ -131,11 +160,12 @@ def refusal_changes_nothing(names: Names, seed: int) -> None:
     except NoFreeBlocks:
         pass
     except (IndexError, ValueError, KeyError) as error:
-        pool.fail(f"allocate('b', 8) needs 2 blocks and has 1: it raised {type(error).__name__}, not NoFreeBlocks")
+        kind = type(error).__name__
+        pool.fail(tr("allocate('b', 8) needs 2 blocks and has 1: it raised {kind}, not NoFreeBlocks", kind=kind))
     else:
-        pool.fail("allocate('b', 8) needs 2 blocks and 1 is free: it must raise NoFreeBlocks")
+        pool.fail(tr("allocate('b', 8) needs 2 blocks and 1 is free: it must raise NoFreeBlocks"))
     if pool.yours() != before or knows(pool.pool, "b"):
-        pool.fail("allocate('b', 8) was refused, yet the pool changed: count first, take afterwards")
+        pool.fail(tr("allocate('b', 8) was refused, yet the pool changed: count first, take afterwards"))
 
 
 def knows(pool: BlockPool, seq_id: str) -> bool:
@@ -155,9 +185,9 @@ def append_takes_what_is_missing(names: Names, seed: int) -> None:
     pool.adopt()
     for num_tokens in (1, 1, 7, 4):
         copies = pool.append("s", num_tokens)
-        pool.check("after append")
+        pool.check(tr("after append"))
         if copies != []:
-            pool.fail(f"nothing is shared: append must return [], it returned {copies!r}")
+            pool.fail(tr("nothing is shared: append must return [], it returned {copies!r}", copies=copies))
 
 
 def free_gives_back(names: Names, seed: int) -> None:
@@ -168,15 +198,21 @@ def free_gives_back(names: Names, seed: int) -> None:
     pool.free("s")
     yours, expected = pool.yours(), pool.expected()
     if yours.num_free != expected.num_free or yours.counts != expected.counts:
-        pool.fail(f"after free('s') {yours.num_free} blocks are free, expected {expected.num_free}")
+        pool.fail(
+            tr(
+                "after free('s') {free} blocks are free, expected {wanted}",
+                free=yours.num_free,
+                wanted=expected.num_free,
+            )
+        )
     if knows(pool.pool, "s"):
-        pool.fail("after free('s') it still has a block table")
+        pool.fail(tr("after free('s') it still has a block table"))
     try:
         pool.pool.free("s")
     except KeyError:
         return
     pool.call = "free('s') again"
-    pool.fail("free('s') twice must raise KeyError: a silent double free corrupts another sequence")
+    pool.fail(tr("free('s') twice must raise KeyError: a silent double free corrupts another sequence"))
 
 
 # ---- Q4
@@ -186,34 +222,46 @@ def fork_shares(names: Names, seed: int) -> None:
     pool = Followed(names["BlockPool"], 8, 4)
     pool.allocate("p", 6)
     pool.fork("p", "c")
-    pool.check("after fork")
+    pool.check(tr("after fork"))
     pool.free("p")
-    pool.check("after free of the parent")
+    pool.check(tr("after free of the parent"))
     pool.free("c")
-    pool.check("after free of both")
+    pool.check(tr("after free of both"))
 
 
 def copy_on_write(names: Names, seed: int) -> None:
     pool = Followed(names["BlockPool"], 8, 4)
     pool.allocate("p", 7)
-    pool.check("after allocate")
+    pool.check(tr("after allocate"))
     pool.fork("p", "c")
     before = list(pool.tables["p"])
     copies = pool.append("c", 1)
     yours = pool.yours().tables
     if yours["p"] != before:
-        pool.fail("append to the child changed the parent's block table")
+        pool.fail(tr("append to the child changed the parent's block table"))
     if yours["c"] and yours["c"][-1] == before[-1]:
-        pool.fail(f"the child writes token 7 into block {before[-1]}, which the parent still reads: copy on write")
+        pool.fail(
+            tr(
+                "the child writes token 7 into block {block}, which the parent still reads: copy on write",
+                block=before[-1],
+            )
+        )
     wanted = BlockCopy(before[-1], pool.tables["c"][-1])
     if copies != [wanted]:
         pool.fail(
-            f"copies are {copies!r}, expected one BlockCopy({wanted.src}, {wanted.dst}): the engine must copy the KV"
+            tr(
+                "copies are {copies!r}, expected one BlockCopy({src}, {dst}): the engine must copy the KV",
+                copies=copies,
+                src=wanted.src,
+                dst=wanted.dst,
+            )
         )
-    pool.check("after copy on write")
+    pool.check(tr("after copy on write"))
     if copies := pool.append("p", 1):
-        pool.fail(f"nobody else reads the parent's last block now: copy nothing, it returned {copies!r}")
-    pool.check("after the parent wrote, too")
+        pool.fail(
+            tr("nobody else reads the parent's last block now: copy nothing, it returned {copies!r}", copies=copies)
+        )
+    pool.check(tr("after the parent wrote, too"))
     _full_blocks_stay(pool)
 
 
@@ -224,8 +272,8 @@ def _full_blocks_stay(pool: Followed) -> None:
     before = list(pool.tables["q"])
     copies = pool.append("d", 1)
     if copies != [] or pool.yours().tables["d"][:2] != before:
-        pool.fail("a shared block that is full is never written again: take a new block, copy nothing")
-    pool.check("after a child grew beyond a full block")
+        pool.fail(tr("a shared block that is full is never written again: take a new block, copy nothing"))
+    pool.check(tr("after a child grew beyond a full block"))
 
 
 # ---- Q5
@@ -264,18 +312,29 @@ def random_call(pool: CheckedPool, alive: list[str], new_id: str, rng: random.Ra
 
 
 def time_does_not_grow(names: Names, seed: int) -> None:
-    """Pools that are nine tenths full, best of 3."""
-    few_s, many_s = (best_time_s(names["BlockPool"], num_blocks) for num_blocks in (FEW, MANY))
-    if many_s > MOST_TIMES * few_s:
-        raise CheckFailed(
-            f"{NUM_TIMED} calls take {many_s / few_s:.0f}x longer in a pool of {MANY:,} blocks than in one of {FEW}: "
-            "keep a free list, do not search all blocks"
-        )
+    """A large pool is filled a tenth at a time: one that searches all blocks is found out while that is still quick."""
+    few, many = (names["BlockPool"](num_blocks, 4) for num_blocks in (FEW, MANY))
+    few.allocate("base", FEW * 9 // 10 * 4)
+    few_s = best_time_s(few)
+    many.allocate("base", 4)
+    for _ in range(9):
+        many.append("base", MANY // 10 * 4)
+        many_s = best_time_s(many)
+        if many_s > MOST_TIMES * few_s:
+            raise CheckFailed(
+                tr(
+                    "{calls} calls take {times:.0f}x longer in a pool of {many:,} blocks than in one of {few}: keep a "
+                    "free list, do not search all blocks",
+                    calls=NUM_TIMED,
+                    times=many_s / few_s,
+                    many=MANY,
+                    few=FEW,
+                )
+            )
 
 
-def best_time_s(pool_class: PoolClass, num_blocks: int) -> float:
-    pool = pool_class(num_blocks, 4)
-    pool.allocate("base", num_blocks * 9 // 10 * 4)
+def best_time_s(pool: BlockPool) -> float:
+    """Of three."""
     times = []
     for _ in range(3):
         start_s = time.perf_counter()
@@ -317,7 +376,8 @@ def _compare(name: str, arguments: tuple[Any, ...], got: object, wanted: int, mi
         return
     call = f"{name}({arguments[0]}, {arguments[1]}, {list(arguments[2])})"
     known = next((text for text, mistake in mistakes.items() if mistake(*arguments) == got), "")
-    raise CheckFailed(f"{call} is {got!r}, expected {wanted}{': ' if known else ''}{known}")
+    told = tr("{call} is {got!r}, expected {wanted}", call=call, got=got, wanted=wanted)
+    raise CheckFailed(f"{told}: {known}" if known else told)
 
 
 def _up_to_the_first(room: float, sizes: Sequence[float]) -> int:
@@ -338,39 +398,22 @@ def _all_that_fit(room: int, sizes: Sequence[int]) -> int:
 
 # sentence -> what this mistake answers
 CONTIGUOUS_MISTAKES = {
-    "there are no more sequences than that": lambda kv, most, lens: kv // most,
-    "each reserves max_model_len, however short it is": lambda kv, most, lens: _up_to_the_first(kv, lens),
-    "what is left over is too small for another one": lambda kv, most, lens: -(-kv // most),
+    tr("there are no more sequences than that"): lambda kv, most, lens: kv // most,
+    tr("each reserves max_model_len, however short it is"): lambda kv, most, lens: _up_to_the_first(kv, lens),
+    tr("what is left over is too small for another one"): lambda kv, most, lens: -(-kv // most),
 }
 PAGED_MISTAKES = {
-    "count blocks, not tokens: a block belongs to one sequence": lambda kv, size, lens: _up_to_the_first(kv, lens),
-    "a partly filled last block is a block too: round up": lambda kv, size, lens: _up_to_the_first(
+    tr("count blocks, not tokens: a block belongs to one sequence"): lambda kv, size, lens: _up_to_the_first(kv, lens),
+    tr("a partly filled last block is a block too: round up"): lambda kv, size, lens: _up_to_the_first(
         kv // size, [n // size for n in lens]
     ),
-    "a sequence that exactly fills its last block needs no other": lambda kv, size, lens: _up_to_the_first(
+    tr("a sequence that exactly fills its last block needs no other"): lambda kv, size, lens: _up_to_the_first(
         kv // size, [n // size + 1 for n in lens]
     ),
-    "in order of arrival: stop at the first that does not fit": lambda kv, size, lens: _all_that_fit(
+    tr("in order of arrival: stop at the first that does not fit"): lambda kv, size, lens: _all_that_fit(
         kv // size, [-(-n // size) for n in lens]
     ),
 }
-
-
-# ---- Q7
-
-LEAST_WORDS = 15
-
-
-def answered(index: int, names: Names) -> None:
-    answers = names["reflection"]
-    text = str(answers[index]) if isinstance(answers, list | tuple) and len(answers) > index else ""
-    num_words = len(text.split())
-    if not num_words:
-        raise NotImplementedError("Q7")
-    if num_words < LEAST_WORDS:
-        raise CheckFailed(f"answer {index + 1} has {num_words} words; write at least {LEAST_WORDS}")
-    if not re.search(r"\d", text):
-        raise CheckFailed(f"answer {index + 1} names no number: which figure of your own run says so?")
 
 
 # ---- what runs in the notebook show
@@ -382,27 +425,39 @@ def held_at_the_end(run: Any) -> int:
 
 def all_came_back(names: Names) -> str:
     if "q3" not in names:
-        return "run the cell that fills `q3`, and check again: do all blocks of a real run come back?"
+        return tr("run the cell that fills `q3`, and check again: do all blocks of a real run come back?")
     steps = names["q3"].trace.step_records
     taken = sum(len(blocks) for step in steps for blocks in step.kv.allocated.values())
     back = sum(len(blocks) for step in steps for blocks in step.kv.freed.values())
     if taken != back:
-        raise CheckFailed(f"the run in `q3` took {taken} blocks and gave {back} back")
-    return f"{len(names['q3'].results)} requests took {taken} blocks from your pool and gave {back} back."
+        raise CheckFailed(tr("the run in `q3` took {taken} blocks and gave {back} back", taken=taken, back=back))
+    count = len(names["q3"].results)
+    return tr("{count} requests took {taken} blocks from your pool and gave {back} back.", count=count, taken=taken,
+              back=back)  # fmt: skip
 
 
 def answers_are_equal(names: Names) -> str:
     if "q5" not in names or "q5_ours" not in names:
-        return "run the cell that fills `q5` and `q5_ours`, and check again."
+        return tr("run the cell that fills `q5` and `q5_ours`, and check again.")
     mine, ours = names["q5"], names["q5_ours"]
     if broken := mine.trace.validate():
-        raise CheckFailed(f"the run in `q5` breaks a rule: {broken[0]}")
+        raise CheckFailed(tr("the run in `q5` breaks a rule: {rule}", rule=broken[0]))
     differing = [
         i for i, (a, b) in enumerate(zip(mine.results, ours.results, strict=True)) if a.token_ids != b.token_ids
     ]
     if differing:
-        raise CheckFailed(f"{len(differing)} of {len(mine.results)} answers differ, the first is number {differing[0]}")
-    return f"all {len(mine.results)} answers equal those of the engine's own pool, and no rule of a trace is broken."
+        raise CheckFailed(
+            tr(
+                "{count} of {total} answers differ, the first is number {first}",
+                count=len(differing),
+                total=len(mine.results),
+                first=differing[0],
+            )
+        )
+    return tr(
+        "all {total} answers equal those of the engine's own pool, and no rule of a trace is broken.",
+        total=len(mine.results),
+    )
 
 
 POOL = ("BlockPool",)
@@ -500,15 +555,6 @@ LAB = Lab(
                 "contiguous memory is given away by the longest possible length, blocks by what is used, rounded up.",
             ),
         ),
-        Question(
-            "Q7",
-            "reflect",
-            ("reflection",),
-            (
-                Check("what paging gains", 2, lambda names, seed: answered(0, names)),
-                Check("what cells waste", 2, lambda names, seed: answered(1, names)),
-            ),
-            is_reflection=True,
-        ),
+        reflection_question("Q7", "what paging gains", "what cells waste"),
     ),
 )

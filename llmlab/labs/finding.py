@@ -14,15 +14,17 @@ from llmlab.cards import Card
 from llmlab.errors import LlmlabError, unknown
 from llmlab.labs.description import Lab
 from llmlab.labs.sentences import columns, say
+from llmlab.language import tr
 
-# Beside the package, in a checkout; an installed package has none.
-LABS = Path(__file__).resolve().parents[2] / "labs"
+_PACKAGE = Path(__file__).resolve().parents[1]
+# An installed package carries their form for students; a checkout has them beside the package, with solutions.
+LABS = _PACKAGE / "exercises" if (_PACKAGE / "exercises").is_dir() else _PACKAGE.parent / "labs"
 
 
 def labs() -> Card:
     """The labs there are, as a table."""
     rows = tuple(
-        (lab.lab_id, lab.title, say("minutes", count=lab.minutes), len(lab.questions), ", ".join(lab.engines))
+        (lab.lab_id, tr(lab.title), say("minutes", count=lab.minutes), len(lab.questions), ", ".join(lab.engines))
         for lab in all_labs()
     )
     return Card(say("labs_title"), columns("labs_columns"), rows, (say("next_after_list"),))

@@ -157,6 +157,7 @@ class _Process:
                 if left_s <= 0 or self._is_too_big():
                     self._stopped = "time" if left_s <= 0 else "memory"
                     return
+                has_ended = self._process.poll() is not None  # asked first: then all that it told is there to be read
                 found = ready.select(min(left_s, _POLL_S))
                 for key, _ in found:
                     chunk = os.read(key.fd, 1 << 16)
@@ -166,7 +167,7 @@ class _Process:
                         self.output = (self.output + chunk)[:OUTPUT_BYTES]
                     else:
                         self._take(chunk)
-                if not found and self._process.poll() is not None:  # a child of it may hold the pipes open
+                if not found and has_ended:  # a child of it may hold the pipes open
                     return
 
     def _take(self, chunk: bytes) -> None:

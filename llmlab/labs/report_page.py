@@ -8,50 +8,28 @@ from __future__ import annotations
 from collections.abc import Sequence
 from datetime import datetime
 from html import escape
-from typing import NamedTuple
 
 from llmlab.bench.page import framed, scrolled, whole_page
 from llmlab.cards import with_code
 from llmlab.labs.description import Lab
 from llmlab.labs.pictures import html_of
 from llmlab.labs.record import Event, Record, shown_time
+from llmlab.labs.scores import Score, score_for
 from llmlab.labs.sentences import columns, say
+from llmlab.language import tr
 
-# Of 100: the rest is for code.
-PREDICTION_SCORE, REFLECTION_SCORE = 6, 4
-
-
-class Score(NamedTuple):
-    """Points of 100; hidden checks have not run, so that `possible` is less."""
-
-    predictions: float
-    reflection: float
-    raw: float
-    raw_possible: float
-
-    @property
-    def total(self) -> float:
-        return self.predictions + self.reflection + self.raw
-
-    @property
-    def possible(self) -> float:
-        return PREDICTION_SCORE + REFLECTION_SCORE + self.raw_possible
+SHORT = 20  # characters
 
 
 def score_of(lab: Lab, record: Record) -> Score:
-    """Predictions count when they were made in time, right or not; of each question the last check counts."""
-    in_time = [name for name in lab.predictions if any(one["in_time"] for one in record.predictions(name))]
-    raw_total = sum(check.points for q in lab.questions if not q.is_reflection for check in q.checks)
-    raw_public = sum(c.points for q in lab.questions if not q.is_reflection for c in q.checks if not c.is_hidden)
+    """Predictions count when they were made in time; of each question the last check counts."""
     earned = {q.question_id: sum(c["points"] for c in last_checks(record, q.question_id) if not c["reason"]) for q in
               lab.questions}  # fmt: skip
-    weight = (100 - PREDICTION_SCORE - REFLECTION_SCORE) / raw_total
-    return Score(
-        PREDICTION_SCORE * len(in_time) / max(1, len(lab.predictions)),
-        sum(earned[q.question_id] for q in lab.questions if q.is_reflection),
-        weight * sum(earned[q.question_id] for q in lab.questions if not q.is_reflection),
-        weight * raw_public,
-    )
+    return score_for(lab, predicted_in_time(lab, record), earned, with_hidden=False)
+
+
+def predicted_in_time(lab: Lab, record: Record) -> list[str]:
+    return [name for name in lab.predictions if any(one["in_time"] for one in record.predictions(name))]
 
 
 def last_checks(record: Record, question_id: str) -> list[Event]:
@@ -64,13 +42,13 @@ def page(lab: Lab, record: Record) -> str:
     score = score_of(lab, record)
     parts = _numbers(score)
     head = [
-        f"<h2>{escape(lab.title)}</h2>",
+        f"<h2>{escape(tr(lab.title))}</h2>",
         f"<p><b>{say('report_score', score=score.total, possible=score.possible)}</b></p>",
         f'<p class="llmlab-quiet">{say("report_score_parts", **parts)}</p>',
         f'<p class="llmlab-quiet">{datetime.now().astimezone():%Y-%m-%d %H:%M %Z}</p>',
     ]
     return whole_page(
-        lab.title, framed("".join([*head, _predictions(lab, record), _results(lab, record), _hints(lab, record)]))
+        tr(lab.title), framed("".join([*head, _predictions(lab, record), _results(lab, record), _hints(lab, record)]))
     )
 
 
@@ -91,8 +69,8 @@ def _predictions(lab: Lab, record: Record) -> str:
         made = record.predictions(name)
         for one in made or [{"value": say("report_none"), "at": "–", "in_time": True}]:
             late = "" if one["in_time"] else f" ({say('report_late')})"
-            rows.append((name, prediction.asks, f"{_shown(one['value'])}{late}", shown_time(one["at"]), truth))
-    return f"<h2>{say('report_predictions')}</h2>{_table(columns('predictions_columns'), rows)}"
+            rows.append((name, tr(prediction.asks), f"{_shown(one['value'])}{late}", shown_time(one["at"]), truth))
+    return f"<h2>{say('report_predictions')}</h2>{table(columns('predictions_columns'), rows)}"
 
 
 def _results(lab: Lab, record: Record) -> str:
@@ -100,7 +78,7 @@ def _results(lab: Lab, record: Record) -> str:
     for question in lab.questions:
         if not any(not check.is_hidden for check in question.checks):
             continue
-        parts.append(f"<h3>{question.question_id} {escape(question.title)}</h3>")
+        parts.append(f"<h3>{question.question_id} {escape(tr(question.title))}</h3>")
         found = last_checks(record, question.question_id)
         if not found:
             parts.append(f"<p>{say('report_unchecked', question=question.question_id)}</p>")
@@ -108,13 +86,13 @@ def _results(lab: Lab, record: Record) -> str:
         rows = [
             (
                 "✕" if c["reason"] else "✓",
-                c["name"],
+                tr(c["name"]),
                 say("earned_of", earned=0 if c["reason"] else c["points"], points=c["points"]),
                 c["reason"],
             )
             for c in found
         ]
-        parts.append(_table(columns("results_columns"), rows))
+        parts.append(table(columns("results_columns"), rows))
         parts += [html_of(c["picture"]) for c in found if c["picture"]]
     return "".join(parts)
 
@@ -126,16 +104,20 @@ def _hints(lab: Lab, record: Record) -> str:
         for name, count in counts.items()
         if count
     ]
-    shown = _table(columns("hints_columns"), used) if used else f"<p>{say('report_no_hints')}</p>"
+    shown = table(columns("hints_columns"), used) if used else f"<p>{say('report_no_hints')}</p>"
     return f"<h2>{say('report_hints')}</h2>{shown}"
 
 
-def _table(names: Sequence[str], rows: Sequence[Sequence[object]]) -> str:
+def table(names: Sequence[str], rows: Sequence[Sequence[object]]) -> str:
+    """Long texts are broken into lines, short ones are not."""
     head = "".join(f'<th class="llmlab-word">{escape(name)}</th>' for name in names)
-    lines = "".join(
-        f"<tr>{''.join(f'<td class=llmlab-prose>{with_code(str(value))}</td>' for value in row)}</tr>" for row in rows
-    )
+    lines = "".join(f"<tr>{''.join(_cell(str(value)) for value in row)}</tr>" for row in rows)
     return scrolled(f"<tr>{head}</tr>{lines}")
+
+
+def _cell(text: str) -> str:
+    kind = "llmlab-word" if len(text) <= SHORT else "llmlab-prose"
+    return f'<td class="{kind}">{with_code(text)}</td>'
 
 
 def _shown(value: object) -> str:

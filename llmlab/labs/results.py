@@ -13,6 +13,7 @@ from typing import Any
 from llmlab.cards import Card, with_code
 from llmlab.labs.description import Picture
 from llmlab.labs.sentences import columns, say
+from llmlab.language import tr
 
 
 @dataclass(frozen=True, slots=True)
@@ -79,18 +80,18 @@ class Results:
     def _repr_html_(self) -> str:
         from llmlab.labs.pictures import html_of
 
-        shown = "".join(f"<p><b>{escape(c.name)}</b></p>{html_of(c.picture)}" for c in self._pictured())
+        shown = "".join(f"<p><b>{escape(tr(c.name))}</b></p>{html_of(c.picture)}" for c in self._pictured())
         return self._card()._repr_html_() + shown
 
     def _card(self) -> Card:
         points = say("points", earned=self.earned, points=self.points)
-        title = say("results_title", lab=self.lab_title, points=points) if self.checks else ""
+        title = say("results_title", lab=tr(self.lab_title), points=points) if self.checks else ""
         names = columns("results_columns") if self.checks else ()
         return Card(title, names, tuple(self._rows()), tuple(self._all_notes()), max_width=220)
 
     def _rows(self) -> Iterable[tuple[object, ...]]:
         for check in self.checks:
-            name = f"{check.question_id} {check.name}"
+            name = f"{check.question_id} {tr(check.name)}"
             points = say("earned_of", earned=check.earned, points=check.points)
             yield ("✓" if check.passed else "✕", name, points, check.reason)
 

@@ -1,9 +1,11 @@
-"""Every sentence that the runtime of the labs says to a student, by key. A translation is another such table.
+"""Every sentence that the runtime of the labs says to a student, by key; tr() has it in his language.
 
 This file must not know when a sentence is said.
 """
 
 from __future__ import annotations
+
+from llmlab.language import tr
 
 SENTENCES = {
     # ---- starting
@@ -51,6 +53,39 @@ SENTENCES = {
     "picture_free": "{count} free",
     "picture_free_block": "free",
     "picture_nobody": "nobody",
+    "codes_legend": "bar: weight, line across it: what its code stands for, number: the code",
+    "codes_scale": "scale {scale}",
+    "picture_cached": "cached",
+    "picture_empty": "empty",
+    "picture_lookup": "lookup {name}",
+    "picture_poison": " no KV!",
+    "picture_step": "step {step}",
+    "picture_in": "in {call}",
+    "picture_tokens": "from step {first}, tokens of {budget}: {tokens}",
+    "picture_signs": "P prefill, d decode, R recompute, . waiting, x preempted",
+    "picture_more_wait": "{count} more wait",
+    "picture_budget": "budget",
+    "picture_legend": "waiting|prefill, tokens|decode, one token|recompute|preempted",
+    # ---- what was handed in
+    "file_no_notebook": "{file} is no notebook ({error}).",
+    "file_damaged": "{file} is damaged ({error}): {count} of its cells could be read.",
+    "file_huge": "{file} has {megabytes} MB and was not read: clear its outputs and hand it in again.",
+    "file_large": "{file} has {megabytes} MB, most of them outputs.",
+    "file_unreadable": "{file} cannot be read: {error}.",
+    "file_no_code": "{file} has no code in it.",
+    "file_kernel": "{file} was written for the kernel {kernel}; its cells are graded as Python.",
+    "file_other": "{file} is neither a notebook nor a Python file.",
+    "file_none": "No notebook was found in {folder}.",
+    "file_chosen": "{count} files could be meant; {file} was graded.",
+    "cell_no_python": "Code cell {number} is left out: {error}.",
+    "defined_twice": "{name} is defined in the code cells {cells}: the last one counts.",
+    "no_record": "No record ({file}) was handed in: predictions earn nothing.",
+    "graded_score": "Score: {score:.1f} of 100",
+    "graded_parts": "{predictions:.1f} of 6 for predictions before the run, {reflection:.0f} of 4 for reflection, "
+    "{raw:.1f} of 90 for code.",
+    "graded_notes": "What was handed in",
+    "graded_source": "The code that was checked",
+    "graded_output": "What it printed",
     # ---- tables: columns with | between them
     "labs_title": "Labs",
     "labs_columns": "id|title|time|questions|engines",
@@ -80,7 +115,7 @@ def say(key: str, **values: object) -> str:
     >>> say("not_written", question="Q3")
     'Q3 is not written yet.'
     """
-    return SENTENCES[key].format(**values)
+    return tr(SENTENCES[key], **values)
 
 
 def columns(key: str) -> tuple[str, ...]:

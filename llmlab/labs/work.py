@@ -19,6 +19,7 @@ from llmlab.labs.judging import Judge
 from llmlab.labs.record import SUFFIX, Event, Record, shown_time
 from llmlab.labs.results import Results, Said
 from llmlab.labs.sentences import say
+from llmlab.language import tr
 
 # A guess of something measured is close within this share; something counted must be exact.
 CLOSE = 0.20
@@ -136,7 +137,7 @@ def hint(question: str) -> Said:
     number, count = min(taken + 1, len(asked.hints)), len(asked.hints)
     if taken < count:
         work.record.add("hint", question=asked.question_id, number=number)
-    text = say("hint", question=asked.question_id, number=number, count=count, text=asked.hints[number - 1])
+    text = say("hint", question=asked.question_id, number=number, count=count, text=tr(asked.hints[number - 1]))
     more = say("more_hints", question=asked.question_id) if number < count else say("last_hint")
     return Said(f"{text}\n{more}")
 
@@ -184,7 +185,7 @@ def _reveal(record: Record, question_id: str, prediction: Prediction, names: Map
     """The truth beside the prediction. Without a prediction it is not told."""
     made = record.predictions(question_id)
     if not made:
-        return _Note(say("predict_first", question=question_id, asks=prediction.asks))
+        return _Note(say("predict_first", question=question_id, asks=tr(prediction.asks)))
     if prediction.variable not in names:
         return _Note(say("run_first", question=question_id, variable=prediction.variable))
     truth = _plain(prediction.truth(names[prediction.variable]))
@@ -192,7 +193,8 @@ def _reveal(record: Record, question_id: str, prediction: Prediction, names: Map
     value = _counted(made)["value"]
     sign = "✓" if is_close(value, truth) else "≠"
     return _Note(
-        f"{sign} " + say("revealed", question=question_id, value=value, truth=truth, because=prediction.because), True
+        f"{sign} " + say("revealed", question=question_id, value=value, truth=truth, because=tr(prediction.because)),
+        True,
     )
 
 

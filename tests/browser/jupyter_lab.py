@@ -30,6 +30,8 @@ SETTINGS = {
     "notebook-extension/tracker": {"windowingMode": "none"},
     "docmanager-extension/plugin": {"autosave": False},
 }
+# Come with the graders that other tests need; a student's JupyterLab has none of them.
+NOT_A_STUDENTS = ("@jupyter/nbgrader", "@jupyter-notebook/lab-extension", "ipylab")
 PANEL = ".jp-NotebookPanel:not(.lm-mod-hidden)"
 
 
@@ -46,6 +48,7 @@ class Server:
         self.root, self.port, self.token = root, free_port(), secrets.token_hex(16)
         self._home = Path(tempfile.mkdtemp(prefix="jupyter-"))
         self._write_settings({**SETTINGS, "apputils-extension/themes": {"theme": theme, "adaptive-theme": False}})
+        self._disable_extensions()
         self._log = (self._home / "server.log").open("w")
         self._process = subprocess.Popen(
             self._command(), env=self._environment(), stdout=self._log, stderr=subprocess.STDOUT, start_new_session=True
@@ -102,6 +105,11 @@ class Server:
             file = self._home / "settings" / "@jupyterlab" / f"{plugin}.jupyterlab-settings"
             file.parent.mkdir(parents=True, exist_ok=True)
             file.write_text(json.dumps(values))
+
+    def _disable_extensions(self) -> None:
+        file = self._home / "labconfig" / "page_config.json"
+        file.parent.mkdir()
+        file.write_text(json.dumps({"disabledExtensions": dict.fromkeys(NOT_A_STUDENTS, True)}))
 
     def _wait(self) -> None:
         deadline = time.monotonic() + START_S

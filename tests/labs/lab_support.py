@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import ast
 from pathlib import Path
 
 from llmlab.labs.description import Lab
 from llmlab.labs.judge import judged
+from llmlab.labs.master import definitions, with_solutions, without_solutions
 from llmlab.labs.order import Order
 from llmlab.labs.submission import from_source
 
@@ -34,3 +36,34 @@ def raw_points(lab: Lab, reasons: dict[str, str]) -> int:
 
 def source_of(lab: Lab, name: str) -> str:
     return (lab.folder / name).read_text(encoding="utf-8")
+
+
+def mistakes_of(lab: Lab) -> list[Path]:
+    """The wrong solutions of a lab; each stands below its reference."""
+    return sorted((WRONG / lab.lab_id).glob("*.py"))
+
+
+def with_mistake(lab: Lab, path: Path) -> str:
+    return f"{source_of(lab, 'reference.py')}\n\n{path.read_text(encoding='utf-8')}"
+
+
+def assert_mistake_is_told(lab: Lab, path: Path, seeds: tuple[int, ...]) -> None:
+    """It keeps LEFT raw points, and the first reason is SAYS, where {} stands for anything."""
+    tree = ast.parse(path.read_text(encoding="utf-8"))
+    assigned = [node for node in tree.body if isinstance(node, ast.Assign) and isinstance(node.targets[0], ast.Name)]
+    wanted = {node.targets[0].id: ast.literal_eval(node.value) for node in assigned}  # type: ignore[attr-defined]
+    before, _, after = wanted["SAYS"].partition("{}")
+    for seed in seeds:
+        reasons = reasons_of(lab, with_mistake(lab, path), seed)
+        assert raw_points(lab, reasons) == wanted["LEFT"], reasons
+        first = next(f"{name}: {reason}" for name, reason in reasons.items() if reason)
+        assert first.startswith(before) and after in first, first
+
+
+def assert_made_from_master(lab: Lab) -> None:
+    """starter.py and reference.py hold the definitions of lab.py, and a student's notebook no solution."""
+    master = source_of(lab, "lab.py")
+    for made, file in ((without_solutions(master), "starter.py"), (with_solutions(master), "reference.py")):
+        ours = ast.parse(source_of(lab, file)).body[1:]  # without its docstring
+        assert [ast.dump(node) for node in ours] == [ast.dump(node) for node in ast.parse(definitions(made)).body]
+    assert "SOLUTION" not in without_solutions(master)

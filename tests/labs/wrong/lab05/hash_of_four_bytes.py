@@ -1,0 +1,12 @@
+"""A checksum of 32 bits: collisions come soon."""
+
+# ruff: noqa: F821  (it stands below the reference)
+
+import zlib
+
+LEFT = 85
+SAYS = "Q2 a chain: a hash of 4 bytes: two texts of thousands have the same one, and a collision hands out somebody else's KV"
+
+
+def block_hash(parent, token_ids, salt=""):
+    return zlib.crc32((parent or b"first") + repr((salt, list(token_ids))).encode()).to_bytes(4, "big")

@@ -9,6 +9,8 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
+from llmlab.language import tr
+
 
 @dataclass(frozen=True, slots=True)
 class Option:
@@ -76,14 +78,14 @@ def whole(text: str) -> int:
     try:
         return int(text.replace("_", ""))
     except ValueError:
-        raise ValueError("a whole number") from None
+        raise ValueError(tr("a whole number")) from None
 
 
 def number(text: str) -> float:
     try:
         return float(text)
     except ValueError:
-        raise ValueError("a number") from None
+        raise ValueError(tr("a number")) from None
 
 
 def numbers(text: str) -> list[float]:
@@ -95,7 +97,7 @@ def numbers(text: str) -> list[float]:
     try:
         return [float(part) for part in text.split(",") if part.strip()]
     except ValueError:
-        raise ValueError("numbers with commas between them") from None
+        raise ValueError(tr("numbers with commas between them")) from None
 
 
 def prices(text: str) -> float | dict[str, float]:
@@ -109,12 +111,12 @@ def prices(text: str) -> float | dict[str, float]:
     try:
         return {name: float(value) for name, value in pairs_of(text)} if "=" in text else float(text)
     except ValueError:
-        raise ValueError("a number, or NAME=number with commas between them") from None
+        raise ValueError(tr("a number, or NAME=number with commas between them")) from None
 
 
 def variable(text: str) -> str:
     if not text.isidentifier():
-        raise ValueError("the name of a variable")
+        raise ValueError(tr("the name of a variable"))
     return text
 
 
@@ -124,15 +126,15 @@ def escapes(text: str) -> str:
 
 
 def literal(text: str) -> Any:
-    """A Python literal when it is one, else the text.
+    """A Python literal when it is one, also as JSON writes it, else the text.
 
-    >>> literal("2,5"), literal("no")
-    ((2, 5), 'no')
+    >>> literal("2,5"), literal("false"), literal("no")
+    ((2, 5), False, 'no')
     """
     from ast import literal_eval
 
     try:
-        return literal_eval(text)
+        return literal_eval({"true": "True", "false": "False", "null": "None"}.get(text, text))
     except (ValueError, SyntaxError):
         return text
 
@@ -145,5 +147,5 @@ def pair(text: str) -> tuple[str, Any]:
     """
     key, equals, value = text.partition("=")
     if not (equals and key.isidentifier()):
-        raise ValueError("key=value")
+        raise ValueError(tr("key=value"))
     return key, literal(value)

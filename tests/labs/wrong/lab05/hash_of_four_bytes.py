@@ -5,7 +5,7 @@
 import zlib
 
 LEFT = 85
-SAYS = "Q2 a chain: a hash of 4 bytes: two texts of thousands have the same one, and a collision hands out somebody else's KV"
+SAYS = "Q2 a chain: a hash of 4 bytes: two texts of thousands have the same one, and a collision hands out"
 
 
 def block_hash(parent, token_ids, salt=""):

@@ -14,7 +14,7 @@ from typing import Any
 from llmlab.cards import short_text
 from llmlab.compare import Comparison
 from llmlab.compare.tables import SUMMARY, summary_rows
-from llmlab.views.compare_data import Data, cell_data, head_data, num_shown, parting_data
+from llmlab.views.compare_data import Data, all_answered, cell_data, head_data, num_shown, parting_data
 from llmlab.views.twin_tokens import class_of
 from llmlab.views.twin_words import percent
 
@@ -25,7 +25,8 @@ _HEADINGS = {
 }  # fmt: skip
 _SHORT = 110  # characters of a prompt that is folded
 _QUIET = "opacity:.75"
-_MARK = "font-weight:700;border:2px solid currentColor;border-radius:3px;padding:0 3px"
+_MARK = "font-weight:700;border:2px solid currentColor;border-radius:3px;padding:0 3px;white-space:nowrap"
+_UNENDED = "The comparison had not ended when this notebook was saved: what came later is missing."
 _CELL = "text-align:left;vertical-align:top;padding:3px 12px 3px 0"
 _ROOT = "font:13px/1.45 var(--jp-ui-font-family,sans-serif);font-variant-numeric:tabular-nums;text-align:left"
 
@@ -36,6 +37,8 @@ def twin_html(comparison: Comparison, mode: str = "text") -> str:
     places = range(len(comparison.columns))
     cells = [[cell_data(comparison, i, j) for j in places] for i in range(min(shown, MAX_TEXTS))]
     parts = [_title(head)]
+    if not comparison.done:
+        parts.append(f"<p>{_UNENDED}</p>")  # of a notebook that is saved now, and whose kernel is gone
     if shown == 1:
         parts.append(_answers(comparison, head, cells[0], 0, mode))
     else:
@@ -62,7 +65,8 @@ def _folded(comparison: Comparison, head: Data, cells: list[Data], prompt: int, 
     """One prompt of many."""
     parted = [f"{column['name']} ◆ {cell['differs_at']}" for column, cell in zip(head["columns"], cells, strict=True)
               if cell.get("differs_at") is not None]  # fmt: skip
-    told = ", ".join(parted) or ("" if comparison.is_blind else "equal")
+    is_equal = not comparison.is_blind and all_answered(comparison, prompt)
+    told = ", ".join(parted) or ("equal" if is_equal else "")
     words = f"{prompt + 1}. {head['prompts'][prompt]}"
     return (
         f"<details{' open' if is_open else ''} style='margin:6px 0'><summary>{escape(short_text(words, _SHORT))} "

@@ -33,6 +33,16 @@ def place() -> Place:
     return "page" if shell.get_parent().get("content", {}).get("allow_stdin", True) else "file"
 
 
+def is_one_document() -> bool:
+    """HTML outputs and widgets stand in one document: a widget can be put in front of a twin.
+
+    So they do in JupyterLab and in Notebook 7, which tell with each cell which others were deleted. Elsewhere an output
+    may have a document of its own.
+    """
+    shell = get_ipython()
+    return hasattr(shell, "kernel") and "deletedCells" in shell.get_parent().get("metadata", {})
+
+
 def publish(bundle: Bundle, display_id: str, *, update: bool = False) -> None:
     """Show the bundle, or put it where one of that id was shown. Any thread."""
     from IPython.display import display

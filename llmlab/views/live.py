@@ -96,6 +96,9 @@ class Live:
     def need(self, screen: Screen, have: int) -> None:
         """The screen lacks the steps from `have` on; the next message brings them."""
         self._needs.append((screen, have))
+        if self.run.done and (story := self.catch_up()) is not None:  # there is no next one
+            with self._lock:
+                self._send_needed(story)
 
     def stop(self) -> None:
         self._is_stopping = True

@@ -113,26 +113,19 @@ class Panel(Placed["PanelWidget"]):
             self.republish()
 
     def _open_tabs(self, comparison: Comparison) -> None:
-        """The KV cache and the timeline of each column, as soon as it has begun; anew when its run has ended.
-
-        A live view lets its widget go when the run is over: who looks at it then needs another one.
-        """
-        seen: dict[str, bool] = {}  # name of a column -> its run had ended when its tab was made
-        while not comparison.done or len(seen) > sum(seen.values()):
-            for column in comparison.columns:
-                run = column.run
-                if run is not None and (column.name not in seen or (run.done and not seen[column.name])):
-                    seen[column.name] = run.done
+        """The KV cache and the timeline of each column, as soon as it has begun."""
+        is_over, left = False, list(comparison.columns)
+        while left and not is_over:
+            is_over = comparison.done  # what has not begun now never will
+            for column in list(left):
+                if (run := column.run) is not None:
+                    left.remove(column)
                     self._open_tab(f"KV cache and timeline: {column.name}", watch(run))
             time.sleep(POLL_S)
 
     def _open_tab(self, title: str, view: StoryView) -> None:
-        """In the place of the tab of that title, if there is one."""
         self._views.append(view)
-        tab = {"title": title, "model": str(view.widget.model_id)}
-        titles = [other["title"] for other in self._tabs]
-        at = titles.index(title) if title in titles else len(titles)
-        self._tabs = [*self._tabs[:at], tab, *self._tabs[at + 1 :]]
+        self._tabs = [*self._tabs, {"title": title, "model": str(view.widget.model_id)}]
         self._tell()
 
     # ---- the page

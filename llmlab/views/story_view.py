@@ -6,6 +6,7 @@ This file must not know engines, nor how anything is drawn.
 from __future__ import annotations
 
 from collections.abc import Iterator
+from html import escape
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -21,6 +22,9 @@ if TYPE_CHECKING:
 
 # A page draws a long trace while the rest of it is told, so many steps at a time.
 PART_STEPS = 1000
+# What a notebook shows that was saved before there was a twin, when its kernel is gone.
+UNENDED = "The run had not ended when this notebook was saved, so there is no picture of it. Run the cell again."
+UNDRAWN = "This notebook was saved before the picture was drawn. Run the cell again."
 
 
 class StoryView(Placed["View"]):
@@ -113,12 +117,23 @@ class StoryView(Placed["View"]):
         if live is None:
             super()._appear(is_page=is_page)
             return
-        from llmlab.views.display import publish, view_of
+        from llmlab.views.display import publish
 
-        shown = {"text/plain": self.title} | view_of(self.widget) if is_page else self.bundle()
-        publish(shown, self._display_id)
+        publish(self._live_bundle() if is_page else self.bundle(), self._display_id)
         live.attach(self)
         self._at_cell_ends(live.finish)
+
+    def _live_bundle(self) -> dict[str, Any]:
+        from llmlab.views.display import is_one_document, view_of
+
+        if not is_one_document():
+            return self._without_twin(UNENDED) | view_of(self.widget)
+        self.widget.place = self._display_id
+        return self._placed(self._without_twin(UNENDED))
+
+    def _without_twin(self, why: str) -> dict[str, Any]:
+        html = f"<p><b>{escape(self.title)}.</b> {escape(why)}</p>"
+        return {"text/plain": f"{self.title}. {why}", "text/html": html}
 
     def _appear_in_parts(self, story: Story) -> None:
         """The page draws what it has, while the rest is told; the twin comes last."""
@@ -128,7 +143,7 @@ class StoryView(Placed["View"]):
         sent = len(story.steps)
         self._widget = View(story, self._answer, num_left=self._num_left, **self._options, id=self._story_id)
         self._widget.state, self._widget.place = "telling", self._display_id
-        publish(self._placed({"text/plain": self.title}), self._display_id)
+        publish(self._placed(self._without_twin(UNDRAWN)), self._display_id)
         for told in self._rest:
             self.send(steps_message(story, sent))
             sent = told
@@ -147,6 +162,15 @@ class StoryView(Placed["View"]):
         if widget is not None:
             with widget.hold_sync():
                 widget.state, widget.note, widget.is_awaited = state, note, is_awaited
+
+    def freeze(self) -> None:
+        """The run has ended. In a layout of your own, which has no twin, the widget stays with all of the story."""
+        if self._is_shown or self._widget is None:
+            super().freeze()
+        elif (story := self.story) is not None:
+            from llmlab.views.widget import opening_of
+
+            self._widget.opening = opening_of(story)  # for a page that is loaded again
 
     def left(self) -> None:
         if isinstance(self._told, Live):

@@ -6,6 +6,7 @@ Colours are those of static/theme.js (a test compares them). This file must not 
 from __future__ import annotations
 
 import io
+import re
 from collections import Counter
 from collections.abc import Callable, Sequence
 from functools import cache
@@ -40,6 +41,15 @@ _FONTS = {
     True: ("LiberationSans-Bold", "Arial Bold", "DejaVuSans-Bold"),
 }
 _RARE = frozenset("↵⇥")  # DejaVu has them
+# None of these has Chinese signs: fonts of Linux, Windows and macOS that do.
+_CHINESE = re.compile("[\u2e80-\uffef]")
+# Where a line may end: after a Chinese sign, and the marks that belong to it.
+_PIECES = re.compile("[\u2e80-\uffef][\uff01-\uff1f\u3001-\u3011\u201d]*|[^\u2e80-\uffef]+")
+_CHINESE_FONTS = (
+    "NotoSansCJK-Regular.ttc", "NotoSansCJKsc-Regular.otf", "SourceHanSansSC-Regular.otf", "wqy-microhei.ttc",
+    "wqy-zenhei.ttc", "DroidSansFallbackFull.ttf", "msyh.ttc", "simhei.ttf", "PingFang.ttc", "Hiragino Sans GB.ttc",
+    "STHeiti Light.ttc", "Arial Unicode.ttf",
+)  # fmt: skip
 
 
 @cache
@@ -95,7 +105,24 @@ def font(size: float, is_bold: bool, has_rare: bool = False) -> Any:
     return ImageFont.load_default(size * SCALE)  # Pillow carries one
 
 
+@cache
+def chinese_font(size: float) -> Any:
+    """None where no font here has Chinese signs."""
+    for name in _CHINESE_FONTS:
+        try:
+            return ImageFont.truetype(name, size * SCALE)
+        except OSError:
+            continue
+    return None
+
+
+def can_write(value: str) -> bool:
+    return not _CHINESE.search(value) or chinese_font(12) is not None
+
+
 def _font_of(value: str, size: float, is_bold: bool) -> Any:
+    if _CHINESE.search(value) and (found := chinese_font(size)):
+        return found
     return font(size, is_bold, not _RARE.isdisjoint(value))
 
 
@@ -260,11 +287,10 @@ class Paper:
 
 
 def _split(words: str) -> list[str]:
-    """Words with the space before each, so that joining them gives the text again."""
+    """Words with the space before each, so that joining them gives the text again; each Chinese sign is a word."""
     parts: list[str] = []
     for i, word in enumerate(words.split(" ")):
         if i:
             parts.append(" ")
-        if word:
-            parts.append(word)
+        parts += _PIECES.findall(word)
     return parts

@@ -26,7 +26,8 @@ class Strips:
         self.rows = rows_of(story)
         count = len(self.rows)
         self.is_pixels = count > 48
-        self.row_height = (22 if count <= 16 else 12) if not self.is_pixels else 2 if 2 * count <= MOST_PLOT else 1
+        pixels = max(1, min(5, MOST_PLOT // max(1, count)))
+        self.row_height = pixels if self.is_pixels else 22 if count <= 16 else 12
         self.num_shown = min(count, MOST_PLOT) if self.is_pixels else count
         self.left = x + (64 if self.is_pixels else 138)
         self.plot = width - (64 if self.is_pixels else 138) - (14 if self.is_pixels else 54)

@@ -110,7 +110,6 @@ for name in "ab":
 
 
 def test_the_panel_is_filled_in_and_run_with_the_keyboard_alone(notebook: Open):
-    # Slow: when a run ends, its tabs are made anew, and the focus of this test would go with them.
     fake = f"""import sys, llmlab
 options = {{"step_s": 0.1}}
 sys.path.append({str(ROOT / "tests" / "engines")!r})
@@ -128,6 +127,7 @@ for name in "ab":
     keyboard.press("Shift+Tab")
     keyboard.press("Space")  # together
     keyboard.press("Tab")
+    output.locator("[data-llmlab-place]").evaluate("twin => twin.dataset.before = 1")
     keyboard.press("Control+Enter")
     expect(columns(output)).to_have_count(2, timeout=20_000)
     expect(output.get_by_role("tab")).to_have_count(3, timeout=20_000)
@@ -136,6 +136,12 @@ for name in "ab":
     keyboard.press("ArrowRight")
     expect(output.get_by_role("tab", name="KV cache and timeline: a")).to_be_focused()
     expect(output.locator(".llmlab-kv canvas").first).to_be_visible(timeout=20_000)
+    keyboard.press("Tab")  # into the picture, where the end of the run must leave it
+    expect(output.locator("[data-llmlab-place][data-before]")).to_have_count(0, timeout=20_000)
+    expect(output.locator(".llmlab-panel-body .llmlab-view:focus")).to_have_count(1)
+    keyboard.press("Home")
+    expect(output.locator(".llmlab-state").first).to_contain_text("step 0")
+    keyboard.press("Shift+Tab")
     keyboard.press("Home")
     expect(columns(output).first).to_be_visible()
     opened.run_cell(2)

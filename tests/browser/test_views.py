@@ -172,6 +172,9 @@ def test_an_engine_is_paused_and_stepped_from_the_view(notebook: Open):
     expect(note).to_have_text(f"Paused before step {before + 1}.")
     view.press(".")
     expect(note).to_have_text(f"Paused before step {before + 2}.")
+    (output,) = opened.saved().cells[1].outputs  # if the kernel dies now, this is what the notebook shows
+    assert output["data"].keys() == {"text/html", "text/plain"}
+    assert "The run had not ended when this notebook was saved" in output["data"]["text/html"]
     view.locator(".llmlab-hold").click()
     expect(note).to_be_empty()
     run_cells(opened, 2)

@@ -106,3 +106,12 @@ def test_a_late_click_does_no_harm_and_a_vote_reaches_the_comparison(load: Load)
 def test_anything_else_is_refused_with_what_would_do():
     with pytest.raises(LlmlabError, match="shows a comparison, not an object of type int"):
         llmlab.side_by_side(3)
+
+
+def test_a_twin_of_what_goes_on_says_so_and_calls_nothing_equal_that_is_not_there(load: Load):
+    found = compare(load("a", step_s=0.02), load("b", step_s=0.02), prompts=["abc", "def"], max_tokens=500, wait=False)
+    html = found.view.html()
+    assert "had not ended when this notebook was saved" in html and "equal</span>" not in html
+    found.stop()
+    found.wait()
+    assert "had not ended" not in found.view.html()

@@ -150,9 +150,9 @@ test("only those that compute are active", () => {
   assert.deepEqual([0, 1, 3, 5].map((i) => phases.active(i)), [[0], [0, 1], [0], [1]]);
 });
 
-test("rows are 22 px up to 16 requests, 12 px up to 48, and pixels above", () => {
-  const heights = [1, 16, 17, 48, 49, 210, 211, 1000].map((n) => timelineLayout(1000, n).rowHeight);
-  assert.deepEqual(heights, [22, 22, 12, 12, 2, 2, 1, 1]);
+test("rows are 22 px up to 16 requests, 12 px up to 48, and pixels above, as high as the plot has room", () => {
+  const heights = [1, 16, 17, 48, 49, 64, 100, 210, 211, 1000].map((n) => timelineLayout(1000, n).rowHeight);
+  assert.deepEqual(heights, [22, 22, 12, 12, 5, 5, 4, 2, 1, 1]);
   assert.equal(timelineLayout(1000, 1000).rowsShown, 420);
   const { left, right } = timelineLayout(1000, 12);
   assert.deepEqual([left, right], [138, 946]);

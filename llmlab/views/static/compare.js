@@ -18,7 +18,8 @@ const COMPARE_SAY_MS = 1000;
  */
 export function showCompare(root, data, { send = null } = {}) {
   root.classList.add("llmlab-view", "llmlab-tokens", "llmlab-compare");
-  const at = { prompt: 0, b: 1, mode: data.mode ?? "text", follows: true, saidMs: 0 };
+  const isToldAsked = data.mode !== "logprobs" || data.head.has_logprobs;
+  const at = { prompt: 0, b: 1, mode: (isToldAsked && data.mode) || "text", follows: true, saidMs: 0 };
   const go = (prompt) => {
     at.prompt = Math.max(0, Math.min(data.head.prompts.length - 1, prompt));
     at.follows = false;

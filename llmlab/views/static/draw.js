@@ -7,7 +7,7 @@ export const MONO = '"DejaVu Sans Mono", ui-monospace, SFMono-Regular, Menlo, Co
 export function element(tag, className = "", text = null, parent = null) {
   const el = document.createElement(tag);
   if (className) el.className = className;
-  if (text !== null) el.textContent = text;
+  if (text !== null) el.textContent = unbroken(text);
   if (parent) parent.append(el);
   return el;
 }
@@ -18,21 +18,28 @@ export const sharpness = (el) => Math.max(1, globalThis.devicePixelRatio || 1) *
 /** A canvas of w x h CSS pixels, sharp on any screen: {canvas, g, w, h, scale}. */
 export function paper(parent, w, h, label = "") {
   const canvas = element("canvas", "", null, parent);
-  if (label) {
-    canvas.setAttribute("role", "img");
-    canvas.setAttribute("aria-label", label);
-  } else {
-    canvas.setAttribute("aria-hidden", "true");
-  }
+  describe(canvas, label);
   const sheet = { canvas, g: canvas.getContext("2d") };
   resizePaper(sheet, w, h);
   return sheet;
 }
 
+/** What a canvas shows, for who cannot see it; "" when others say it. */
+export function describe(canvas, label) {
+  if (canvas.llmlabLabel === label) return;
+  canvas.llmlabLabel = label;
+  if (label) {
+    canvas.setAttribute("role", "img");
+    canvas.setAttribute("aria-label", label);
+    canvas.removeAttribute("aria-hidden");
+  } else {
+    canvas.setAttribute("aria-hidden", "true");
+  }
+}
+
 /** The same paper in another size, empty: its canvas may have the keyboard focus. */
-export function resizePaper(sheet, w, h) {
+export function resizePaper(sheet, w, h, scale = sharpness(sheet.canvas)) {
   const { canvas, g } = sheet;
-  const scale = sharpness(canvas);
   if (sheet.w === w && sheet.h === h && sheet.scale === scale) return;
   canvas.width = Math.round(w * scale);
   canvas.height = Math.round(h * scale);
@@ -159,18 +166,31 @@ export function legend(parent, items) {
 /** Rows of [name, figure, source] as a table. */
 export function figures(parent, rows) {
   const table = element("table", "llmlab-figures", null, parent);
-  for (const row of rows) {
-    const line = element("tr", "", null, table);
-    for (const cell of row) element("td", "", cell, line);
-  }
+  refigure(table, rows);
   return table;
+}
+
+/** Other figures in a table; cells that stay the same are left alone. */
+export function refigure(table, rows) {
+  while (table.rows.length > rows.length) table.deleteRow(-1);
+  rows.forEach((row, i) => {
+    const line = table.rows[i] ?? element("tr", "", null, table);
+    row.forEach((words, k) => {
+      const cell = line.cells[k] ?? element("td", "", null, line);
+      const said = unbroken(words);
+      if (cell.textContent !== said) cell.textContent = said;
+    });
+  });
 }
 
 /** Sentences of a step: [[words, isBold]]. */
 export function say(el, sentences) {
   el.replaceChildren();
-  for (const [words, isBold] of sentences) isBold ? element("b", "", words, el) : el.append(words);
+  for (const [words, isBold] of sentences) isBold ? element("b", "", words, el) : el.append(unbroken(words));
 }
+
+/** In lines of text a number does not end with the line: its thin spaces are no place to break. */
+export const unbroken = (words) => String(words).replaceAll("\u2009", "\u202f");
 
 /** 34909 -> "34 909", with a thin space. */
 export const thousands = (n) => String(n).replace(/\B(?=(\d{3})+(?!\d))/g, "\u2009");

@@ -5,8 +5,9 @@ import {
   blockCorner, blockLooks, blockNear, blockUnder, blockWindow, blockWindowFor, blocksLayout, overviewBlock,
 } from "./kv_blocks_geometry.js";
 import { paintBlockGrid, paintOverview, rowsOfCells } from "./kv_blocks_grid.js";
+import { blocksLegend } from "./kv_blocks_legend.js";
 import { paintSlots } from "./kv_blocks_paint.js";
-import { blockChips, blocksLegend, blocksPanel } from "./kv_blocks_panel.js";
+import { blockChips, blocksPanel } from "./kv_blocks_panel.js";
 import { pulseBlocks } from "./kv_blocks_pulse.js";
 import { blockTip, blocksLabel } from "./kv_blocks_text.js";
 import { BlocksZoom } from "./kv_blocks_zoom.js";
@@ -82,8 +83,8 @@ export function blocksPicture(el, story, clock) {
       legendBox.replaceChildren();
       blocksLegend(legendBox, scene);
     }
+    panel.draw(scene); // it asks for its width: before the chips move anything
     chips.draw(scene);
-    panel.draw(scene);
     showTip();
   }
 

@@ -8,6 +8,8 @@ import { blockBands, blockCorner, blockNameRuns, blockWindowOutline, overviewPix
 import { blockRing, ownerPaints, paintOpenFrame, restPaint, selectionColour } from "./kv_blocks_paint.js";
 import { rgb } from "./theme.js";
 
+const NAME_FILLED = 0.72; // of a cell: a name in its middle is on the fill then
+
 /** Cells: fill level from below, bands of shared blocks, hatch of cached ones, names where they fit. */
 export function paintBlockGrid(g, scene) {
   const { theme, story, state, layout, from, looks, selected, focused } = scene;
@@ -78,9 +80,9 @@ function paintGridNames(g, { theme, story, layout, looks, from }, paints) {
   const style = { size, weight: 700, align: "center" };
   const named = new Set();
   const label = (look, words, middle, y) => {
-    const isFull = look.fill === story.head.block_size;
+    const isUnder = look.fill >= NAME_FILLED * story.head.block_size;
     const paint = paints(look.holders[0][0]);
-    const colours = isFull ? { colour: paint.text, halo: paint.fill } : { colour: theme.ink, halo: paint.tint };
+    const colours = isUnder ? { colour: paint.text, halo: paint.fill } : { colour: theme.ink, halo: paint.tint };
     text(g, words, middle, y + layout.cell / 2 + size * 0.36, { ...style, ...colours });
   };
   if (layout.level === "levels") {

@@ -1,9 +1,9 @@
-/** What stands around the picture of a paged KV cache: figures, legend, chips. Figures come with the step. */
+/** What stands beside the picture of a paged KV cache: figures and chips. Figures come with the step. */
 
-import { MARKS, element, figures, hatch, legend, paper, text, textWidth, thousands } from "./draw.js";
-import { paintOpenFrame, selectionColour } from "./kv_blocks_paint.js";
+import {
+  element, figures, hatch, paper, refigure, resizePaper, sharpness, text, textWidth, thousands, unbroken,
+} from "./draw.js";
 import { blockCount, blockRuns, chipRequests, memoryRows, queueWords, sharingRows } from "./kv_blocks_text.js";
-import { mix } from "./theme.js";
 
 const MOST_RUNS = 60; // of a block table, in the list
 const FIGURES_MS = 200; // nobody reads figures that change more often
@@ -30,46 +30,75 @@ function unhurried(draw) {
   };
 }
 
-/** The side panel; draw(scene) at each change. */
+/**
+ * The side panel; draw(scene) at each change. Its elements stay from step to step, with other words in them: to make them
+ * anew would be most of the work of a step.
+ */
 export function blocksPanel(side) {
   const ramp = { key: null, nodes: [] };
+  const made = new Map(); // name -> element
+  const part = (name, make) => {
+    if (!made.has(name)) made.set(name, make());
+    return made.get(name);
+  };
+  const words = (name, tag, className, value) => {
+    const el = part(name, () => element(tag, className));
+    const said = unbroken(value);
+    if (el.textContent !== said) el.textContent = said;
+    return el;
+  };
+  const heading = (name, value = name) => words(name, "h4", "", value);
+  const rows = (name, all) => {
+    const table = part(name, () => figures(null, []));
+    refigure(table, all.map(([what, figure, source]) => [what, figure, figure === "–" ? "" : source])); // no figure, no source
+    return table;
+  };
+
   function draw(scene) {
     const { theme, story, state, i, layout, selected } = scene;
     const { head } = story;
     const fig = story.steps[i].fig ?? {};
     const w = side.clientWidth; // before anything changes: to ask later is to lay out the page again
-    side.replaceChildren();
-    element("h4", "", `${thousands(head.num_blocks)} blocks of ${head.block_size} tokens`, side);
-    blocksBar(side, w, theme, fig, head);
-    element("h4", "", "Memory", side);
-    blockFigures(side, memoryRows(fig, head));
-    contiguousBars(side, w, theme, fig, head.block_size);
-    if (head.prefix_caching) {
-      element("h4", "", "Sharing", side);
-      blockFigures(side, sharingRows(fig, head));
+    const scale = sharpness(side);
+    const sheet = (name, height) => {
+      const its = part(name, () => paper(null, w, height));
+      resizePaper(its, w, height, scale);
+      its.g.clearRect(0, 0, w, height);
+      return its;
+    };
+    const shown = [
+      heading("room", `${thousands(head.num_blocks)} blocks of ${head.block_size} tokens`),
+      blocksBar(sheet("bar", 36), w, theme, fig, head),
+      heading("Memory"),
+      rows("memory", memoryRows(fig, head)),
+    ];
+    if (fig.tokens != null && fig.total_slots) shown.push(contiguousBars(sheet("bars", 82), w, theme, fig, head.block_size));
+    if (head.prefix_caching) shown.push(heading("Sharing"), rows("sharing", sharingRows(fig, head)));
+    if (layout.level !== "slots" && selected !== null) {
+      const { title, list } = tableWordsOf(story, state, selected);
+      shown.push(heading("table", title));
+      if (list) shown.push(words("blocks", "div", "llmlab-blocks-list", list));
     }
-    if (layout.level !== "slots" && selected !== null) tableList(side, story, state, selected);
-    element("h4", "", "Free queue, next out first", side);
+    shown.push(heading("Free queue, next out first"));
     const { list, note } = queueWords(state, fig);
-    if (list) element("div", "llmlab-blocks-list", list, side);
-    if (note) element("div", "llmlab-blocks-note", note, side);
-    if (!scene.isRamp) return;
-    const key = [theme.bg, w, story.requests.length, selected].join();
-    if (ramp.key === key) side.append(...ramp.nodes);
-    else Object.assign(ramp, { key, nodes: admissionRamp(side, w, theme, story, selected) });
+    if (list) shown.push(words("queue", "div", "llmlab-blocks-list", list));
+    if (note) shown.push(words("note", "div", "llmlab-blocks-note", note));
+    if (scene.isRamp) {
+      const key = [theme.bg, w, story.requests.length, selected].join();
+      if (ramp.key !== key) Object.assign(ramp, { key, nodes: admissionRamp(w, scale, theme, story, selected) });
+      shown.push(...ramp.nodes);
+    }
+    const isSame = shown.length === side.childNodes.length && shown.every((el, k) => el === side.childNodes[k]);
+    if (!isSame) side.replaceChildren(...shown);
   }
   return { draw: unhurried(draw) };
 }
 
-/** Rows without a source where there is no figure. */
-const blockFigures = (side, rows) =>
-  figures(side, rows.map(([name, figure, source]) => [name, figure, figure === "–" ? "" : source]));
-
-/** Held, cached, free as one bar of all blocks, each with its number. */
-function blocksBar(side, w, theme, fig, head) {
+/** Held, cached, free as one bar of all blocks, each with its number. Returns its canvas, as the other bars do. */
+function blocksBar({ canvas, g }, w, theme, fig, head) {
   const parts = [[fig.held, "held"], [fig.cached, "cached"], [fig.free, "free"]];
   const words = parts.map(([n, name]) => `${blockCount(n)} ${name}`);
-  const { g } = paper(side, w, 36, words.join(", "));
+  describe(canvas, words.join(", "));
   const ends = [];
   let x = 0;
   parts.forEach(([n, name]) => {
@@ -93,13 +122,12 @@ function blocksBar(side, w, theme, fig, head) {
   [0, middle, w - widths[2]].forEach((left, k) => {
     if (k !== 1 || head.prefix_caching) text(g, words[k], left, 32, { colour: theme.ink });
   });
+  return canvas;
 }
 
 /** The tokens held in blocks, and what the same requests would take if each had its room in one piece. */
-function contiguousBars(side, w, theme, fig, size) {
-  const known = fig.tokens != null && fig.total_slots;
-  if (!known) return;
-  const { g } = paper(side, w, 82, "memory taken: paged, contiguous");
+function contiguousBars({ canvas, g }, w, theme, fig, size) {
+  describe(canvas, "memory taken: paged, contiguous");
   const scale = (w - 1) / Math.max(fig.reserved ?? 0, fig.total_slots);
   const used = fig.tokens * scale;
   text(g, "paged", 0, 14, { size: 11, colour: theme.ink2 });
@@ -126,25 +154,28 @@ function contiguousBars(side, w, theme, fig, size) {
   const half = textWidth(g, "all memory", { size: 11 }) / 2;
   const label = { size: 11, align: "center", colour: theme.ink2 };
   text(g, "all memory", Math.max(half, Math.min(w - half, all)), 78, label);
+  return canvas;
 }
 
-function tableList(side, story, state, selected) {
+/** The block table of a request: {title, list}; without blocks there is no list. */
+function tableWordsOf(story, state, selected) {
   const table = state.tables.get(selected) ?? [];
   const { name } = story.requests[selected];
   const tokens = state.tokens.get(selected);
   const held = table.length && tokens != null ? `${thousands(tokens)} tokens, ` : "";
-  element("h4", "", `${name}: ${held}${table.length} ${table.length === 1 ? "block" : "blocks"}`, side);
+  const title = `${name}: ${held}${table.length} ${table.length === 1 ? "block" : "blocks"}`;
   const runs = blockRuns(table);
   const rest = runs.length - MOST_RUNS;
-  const words = runs.slice(0, MOST_RUNS).join("  ") + (rest > 0 ? `  and ${rest} more runs` : "");
-  if (runs.length) element("div", "llmlab-blocks-list", words, side);
+  return { title, list: runs.slice(0, MOST_RUNS).join("  ") + (rest > 0 ? `  and ${rest} more runs` : "") };
 }
 
 /** Returns its nodes: the colours do not change with the step. */
-function admissionRamp(side, w, theme, story, selected) {
+function admissionRamp(w, scale, theme, story, selected) {
   const count = story.requests.length;
-  const title = element("h4", "", "Colour: order of admission", side);
-  const { canvas, g } = paper(side, w, 30);
+  const title = element("h4", "", "Colour: order of admission");
+  const sheet = paper(null, w, 30);
+  const { canvas, g } = sheet;
+  resizePaper(sheet, w, 30, scale);
   const nodes = [title, canvas];
   const step = w / Math.min(count, w);
   for (let x = 0; x < w; x += step) {
@@ -166,62 +197,6 @@ function admissionRamp(side, w, theme, story, selected) {
   if (name !== first && name !== last) text(g, name, Math.max(left, Math.min(right, x)), 27, style);
   return nodes;
 }
-
-/** The legend of one level of detail; what the engine lacks is said, not drawn. */
-export function blocksLegend(parent, scene) {
-  const { theme, story, layout } = scene;
-  const [one, two] = [theme.owner(0, 1), theme.owner(1, 2)];
-  const square = (colour, hasDot) => (g) => {
-    g.fillStyle = colour;
-    g.fillRect(4, 2, 9, 9);
-    g.fillStyle = "#ffffff";
-    if (hasDot) g.fillRect(7, 5, 3, 3);
-  };
-  const shared = (g) => {
-    [one, two].forEach((colour, k) => {
-      g.fillStyle = colour;
-      g.fillRect(12 * k, 1, 12, 12);
-    });
-    g.strokeStyle = theme.ink;
-    g.strokeRect(0.5, 1.5, 23, 11);
-    text(g, "×2", 27, 11, { size: 11, weight: 700, colour: theme.ink });
-  };
-  const level = (g) => {
-    g.fillStyle = mix(one, theme.bg, 0.84);
-    g.fillRect(2, 0, 14, 14);
-    g.fillStyle = one;
-    g.fillRect(2, 6, 14, 8);
-    g.strokeStyle = theme.edge(one);
-    g.strokeRect(2.5, 0.5, 13, 13);
-  };
-  const open = (isCached) => (g) => paintOpenFrame(g, theme, isCached, 0, 0, 18, 14, 5);
-  const ring = (g) => {
-    g.strokeStyle = selectionColour(scene);
-    g.lineWidth = 2.5;
-    g.strokeRect(2.5, 1.5, 12, 11);
-  };
-  const word = (value) => (g) => text(g, value, 1, 11, { size: 9.5, weight: 700, colour: theme.ink });
-  const isSlots = layout.level === "slots";
-  const held = isSlots
-    ? [["token", square(one)], ["written in this step", square(one, true)], ["empty slot", square(theme.tint(one))]]
-    : [["held, fill = tokens in the block", level]];
-  const evicted = (g) => MARKS.evicted(g, 9, 7, theme);
-  const prefix = [["shared, ref count", shared, 44], ["cached, free to take", open(true)]];
-  if (isSlots) prefix.push(["taking this block evicted a cached prefix", evicted, 14]);
-  const grid = [["name where a request begins or resumes", word(story.requests[0]?.name ?? "r0"), 20]];
-  if (layout.level === "levels") grid.pop();
-  const items = [...held, ...(story.head.prefix_caching ? prefix : []), ["free", open(false)], ...(isSlots ? [] : grid)];
-  if (!isSlots) items.push(["next out", nextSign(theme), 12], ["selected request", ring]);
-  const line = legend(parent, items);
-  if (!story.head.prefix_caching) element("span", "", "no prefix cache in this engine", line);
-  return line;
-}
-
-const nextSign = (theme) => (g) => {
-  g.fillStyle = theme.ink;
-  g.fillRect(1, 1, 9, 12);
-  text(g, "1", 5.5, 11, { size: 9.5, weight: 700, align: "center", colour: theme.bg });
-};
 
 /** Chips of the requests; draw(scene) at each change, buttons stay where they are while the list does. */
 export function blockChips(parent, clock) {

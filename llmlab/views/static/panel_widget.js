@@ -184,7 +184,10 @@ function panelTabs(root, model) {
       const hadFocus = list.contains(document.activeElement);
       for (const id of [...held.keys()]) if (!order.includes(id)) close(id);
       for (const tab of tabs) if (!held.has(tab.model)) open(tab);
-      for (const id of order) list.append(held.get(id).tab);
+      order.forEach((id, i) => {
+        const { tab } = held.get(id);
+        if (list.children[i] !== tab) list.insertBefore(tab, list.children[i] ?? null); // moved, it loses the focus
+      });
       const stay = panelStay(tabs, selected);
       if (stay) select(stay.model, { focus: hadFocus });
     },

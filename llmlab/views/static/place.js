@@ -47,7 +47,11 @@ export function standIn(id, mount) {
     }
     for (const twin of gone) leave(twin);
   };
-  const observer = new MutationObserver(() => (timer ??= setTimeout(settle, PLACE_SETTLE_MS)));
+  // What a view does to itself, many times a second while a run goes on, moves no output.
+  const isOutside = ({ target }) => !target.closest(".llmlab-view");
+  const observer = new MutationObserver((changes) => {
+    if (timer === null && changes.some(isOutside)) timer = setTimeout(settle, PLACE_SETTLE_MS);
+  });
   observer.observe(document.body, { childList: true, subtree: true });
   settle();
   return () => {

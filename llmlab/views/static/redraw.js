@@ -6,10 +6,15 @@ import { themeOf } from "./theme.js";
 export function redrawing(root, draw) {
   let theme = themeOf(root);
   let frame = null;
+  let isAway = false; // not in the page, in the last frame that was to draw it
   const changed = () => {
     frame ??= requestAnimationFrame(() => {
       frame = null;
-      if (root.clientWidth) draw(theme); // else it is not in the page (yet)
+      const wasAway = isAway;
+      isAway = !root.clientWidth;
+      if (!isAway) draw(theme);
+      // JupyterLab hides all of itself for one frame when its theme changes: no size has changed in the next one.
+      else if (!wasAway) changed();
     });
   };
   const resized = new ResizeObserver(changed);

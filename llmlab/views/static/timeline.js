@@ -14,7 +14,7 @@ import { TimelineMost } from "./timeline_most.js";
 import { paintTimelinePixels, paintTimelineRows } from "./timeline_paint.js";
 import { TimelinePhases, timelineShown } from "./timeline_phases.js";
 import { listenToTimeline } from "./timeline_pointer.js";
-import { RANGE_FROM, rangeAround, timelineRange } from "./timeline_range.js";
+import { RANGE_FROM, rangeAround, rangeShown, timelineRange } from "./timeline_range.js";
 import { paintTimelineStrips } from "./timeline_strips.js";
 import { requestLines, stepLines, timelineNotes, timelineSummary } from "./timeline_words.js";
 
@@ -33,6 +33,7 @@ export function timelinePicture(el, story, clock) {
   const layer = document.createElement("canvas");
   const phases = new TimelinePhases();
   const most = new TimelineMost();
+  const buffers = {};
   let axis = new TimelineAxis();
   let view = null; // [from, to] on the axis; null: all
   let isWhole = false; // somebody asked for all of a very long run
@@ -55,7 +56,7 @@ export function timelinePicture(el, story, clock) {
       view = [axis.starts[first], axis.ends[last - 1]];
     }
     follow(layout);
-    if (isLong) range.draw(theme, layout, story.steps, shownSteps(), clock.i);
+    if (isLong) range.draw(theme, layout, story.steps, rangeShown(axis, view), clock.i);
     else range.hide();
     if (!scene) listen();
     paintLayer(layout);
@@ -80,13 +81,6 @@ export function timelinePicture(el, story, clock) {
     most.grow(story.steps);
   }
 
-  /** [first, after the last] step on the x axis. */
-  function shownSteps() {
-    if (!view) return [0, axis.length];
-    const last = axis.stepAt(view[1]);
-    return [axis.stepAt(view[0]), last + (axis.starts[last] < view[1] ? 1 : 0)];
-  }
-
   /** The cursor and the selected row stay on screen when they move. */
   function follow(layout) {
     const { i, selected } = clock;
@@ -103,31 +97,38 @@ export function timelinePicture(el, story, clock) {
     shown = { i, selected };
   }
 
+  /** What the layer does not have yet: all of it, or other rows between the strips that stay. */
   function paintLayer(layout) {
     const scale = sharpness(canvas);
     const [from, to] = view ?? axis.all;
-    const key = [layout.width, layout.numRequests, axis.length, axis.kind, from, to, scroll, scale].join(" ");
-    if (key === layerKey && scene.theme === theme) return;
-    for (const sheet of [canvas, layer]) {
-      if (sheet.width !== Math.round(layout.width * scale)) sheet.width = Math.round(layout.width * scale);
-      if (sheet.height !== Math.round(layout.height * scale)) sheet.height = Math.round(layout.height * scale);
-    }
-    canvas.style.width = `${layout.width}px`;
-    canvas.style.height = `${layout.height}px`;
-    const slots = timelineSlots(axis, [from, to], layout.left, layout.plot, layout.isPixels);
-    scene = {
-      theme, story, phases, axis, layout, scroll, scale, slots, view: [from, to],
-      budget: story.head.token_budget || most.tokens, mostWaiting: most.waiting, mostKv: most.kv,
-      x: (value) => layout.left + (layout.plot * (value - from)) / (to - from),
-    };
-    layerKey = key;
-    tip.hide();
+    const key = [layout.width, layout.numRequests, axis.length, axis.kind, from, to, scale].join(" ");
+    const isSame = key === layerKey && scene.theme === theme;
+    if (isSame && scene.scroll === scroll) return;
     const g = layer.getContext("2d");
-    g.setTransform(scale, 0, 0, scale, 0, 0);
-    g.clearRect(0, 0, layout.width, layout.height);
-    paintTimelineStrips(g, scene);
+    if (isSame) {
+      scene = { ...scene, scroll };
+      g.clearRect(0, layout.top - 2, layout.width, layout.bottom - layout.top + 4);
+    } else {
+      for (const sheet of [canvas, layer]) {
+        if (sheet.width !== Math.round(layout.width * scale)) sheet.width = Math.round(layout.width * scale);
+        if (sheet.height !== Math.round(layout.height * scale)) sheet.height = Math.round(layout.height * scale);
+      }
+      canvas.style.width = `${layout.width}px`;
+      canvas.style.height = `${layout.height}px`;
+      scene = {
+        theme, story, phases, axis, layout, scroll, scale, buffers, view: [from, to],
+        slots: timelineSlots(axis, [from, to], layout.left, layout.plot, layout.isPixels),
+        budget: story.head.token_budget || most.tokens, mostWaiting: most.waiting, mostKv: most.kv,
+        x: (value) => layout.left + (layout.plot * (value - from)) / (to - from),
+      };
+      layerKey = key;
+      g.setTransform(scale, 0, 0, scale, 0, 0);
+      g.clearRect(0, 0, layout.width, layout.height);
+      paintTimelineStrips(g, scene);
+    }
+    tip.hide();
     (layout.isPixels ? paintTimelinePixels : paintTimelineRows)(g, scene);
-    drawFoot(layout, slots);
+    drawFoot(layout, scene.slots);
   }
 
   function drawFoot(layout, slots) {

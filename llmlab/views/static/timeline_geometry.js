@@ -10,10 +10,10 @@ const BUDGET_STRIP = 40, QUEUE_STRIP = 26, KV_STRIP = 34, AXIS_STRIP = 16;
 const MOST_PLOT_PX = 420; // px of rows on screen in pixel mode; more scroll
 const TIMELINE_RIGHT = 54;
 
-/** Sizes for `numRequests` rows on `width` px: rows of 22 px, of 12 px, or pixels. */
+/** Sizes for `numRequests` rows on `width` px: rows of 22 px, of 12 px, or of pixels, 5 at most, that fill the plot. */
 export function timelineLayout(width, numRequests, { hasKv = true } = {}) {
   const isPixels = numRequests > 48;
-  const rowHeight = !isPixels ? (numRequests <= 16 ? 22 : 12) : 2 * numRequests <= MOST_PLOT_PX ? 2 : 1;
+  const rowHeight = !isPixels ? (numRequests <= 16 ? 22 : 12) : Math.max(1, Math.min(5, Math.floor(MOST_PLOT_PX / numRequests)));
   const rowsShown = Math.min(numRequests, isPixels ? Math.floor(MOST_PLOT_PX / rowHeight) : numRequests);
   const left = isPixels ? 64 : 138;
   const plot = Math.max(40, width - left - (isPixels ? 14 : TIMELINE_RIGHT));

@@ -9,7 +9,7 @@ export function timelineLens(layout, row, i, numSteps, x, rowY) {
   const firstRow = Math.max(0, Math.min(layout.numRequests - numRows, row - 2));
   const firstStep = Math.max(0, Math.min(numSteps - numStepsShown, i - LENS_STEPS / 2));
   const rowHeight = Math.min(17, Math.floor((layout.bottom - layout.top - 28) / numRows));
-  const w = Math.min(430, Math.round(layout.plot / 2));
+  const w = Math.min(430, Math.round(layout.plot / 2) - 24); // beside a cursor in the middle of the plot
   const h = numRows * rowHeight + 24;
   const y = Math.max(layout.top + 3, Math.min(layout.bottom - h - 3, rowY - h / 2));
   const isLeft = x > layout.left + layout.plot / 2;

@@ -124,19 +124,25 @@ function timelinePlate(g, ground, x, middle, w) {
 export function paintTimelinePixels(g, scene) {
   const { theme, phases, layout, scroll, slots } = scene;
   const [w, h] = [layout.plot, layout.rowsShown];
-  const image = new ImageData(w, h);
-  const pixels = new Uint32Array(image.data.buffer);
+  const { image, pixels, small } = pixelSheet(scene.buffers, w, h);
   const palette = PHASE_NAMES.map((name) => pixelOf(theme.phases[name] ?? theme.bg));
   pixels.fill(palette[PHASE_CODE.none]);
   const columns = timelineColumnArrays(slots, layout.left);
   for (let r = 0; r < h; r++) paintPixelRow(pixels, r * w, phases.rows[scroll + r], columns, palette);
-  const small = document.createElement("canvas");
-  small.width = w;
-  small.height = h;
   small.getContext("2d").putImageData(image, 0, 0);
   g.imageSmoothingEnabled = false;
   g.drawImage(small, layout.left, layout.top, w, h * layout.rowHeight);
   pixelFrame(g, scene);
+}
+
+/** A picture of one pixel a row, kept in `buffers`: at each scroll a new one is work to collect. */
+function pixelSheet(buffers, w, h) {
+  if (buffers.image?.width === w && buffers.image.height === h) return buffers;
+  const small = document.createElement("canvas");
+  small.width = w;
+  small.height = h;
+  const image = new ImageData(w, h);
+  return Object.assign(buffers, { image, pixels: new Uint32Array(image.data.buffer), small });
 }
 
 /** A row of pixels, from `at` on: only the columns in which the request was there. */

@@ -12,6 +12,13 @@ export function rangeAround(i, n) {
   return [first, first + RANGE_FROM];
 }
 
+/** Steps [first, after the last] in `view`, [from, to] on an axis; null is all of it. */
+export function rangeShown(axis, view) {
+  if (!view) return [0, axis.length];
+  const last = axis.stepAt(view[1]);
+  return [axis.stepAt(view[0]), last + (axis.starts[last] < view[1] ? 1 : 0)];
+}
+
 /**
  * The range after the pointer went from share `from` to share `to` of the strip (0 to 1); `grip`: what it took, "first",
  * "last" or the "whole" of it. At least `least` steps.

@@ -56,7 +56,10 @@ function render({ model, el }) {
     const begun = decode(opening);
     telling.open(begun);
     const isCutShort = !isComing && telling.end < begun.steps.length + begun.num_left; // this page came late
-    if (isCutShort) model.send({ t: "need", have: telling.end });
+    if (isCutShort) {
+      telling.clock.following = true; // to the end, which is on its way
+      model.send({ t: "need", have: telling.end });
+    }
   }
   if (telling.story && !shown) draw();
   if (!telling.story) element("p", "llmlab-waiting", "Waiting for the first step …", root);

@@ -1,7 +1,5 @@
 """A checksum of 32 bits: collisions come soon."""
 
-# ruff: noqa: F821  (it stands below the reference)
-
 import zlib
 
 LEFT = 85

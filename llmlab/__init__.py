@@ -30,6 +30,8 @@ _EXPORTS = {
     "perplexity": "llmlab.quality:perplexity",
     "exact_answers": "llmlab.quality:exact_answers",
     "report": "llmlab.report:report",
+    "serve": "llmlab.serve:serve",
+    "connect": "llmlab.remote:connect",
     "panel": "llmlab.views.panel:panel",
     "kv_cache": "llmlab.views.shows:kv_cache",
     "timeline": "llmlab.views.shows:timeline",

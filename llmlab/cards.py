@@ -9,6 +9,7 @@ import re
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from html import escape
+from unicodedata import east_asian_width
 
 # "12", "3.5", "41 ms", "98.4 MB", "7 %", "–": what stands in columns of figures
 _FIGURE = re.compile(r"[\d.,]+( ?[\w%]{1,4})?|–")
@@ -127,10 +128,23 @@ def _shown(value: object) -> str:
 def _aligned(table: Sequence[Sequence[str]], is_figures: Sequence[bool]) -> list[str]:
     if not table:
         return []
-    widths = [max(len(row[i]) for row in table) for i in range(len(table[0]))]
-    signs = [">" if right else "<" for right in is_figures] or ["<"] * len(widths)
-    columns = list(zip(signs, widths, strict=True))
+    widths = [max(text_width(row[i]) for row in table) for i in range(len(table[0]))]
+    columns = list(zip(is_figures or [False] * len(widths), widths, strict=True))
     return [
-        "  ".join(f"{cell:{sign}{width}}" for cell, (sign, width) in zip(row, columns, strict=True)).rstrip()
+        "  ".join(_padded(cell, width, right) for cell, (right, width) in zip(row, columns, strict=True)).rstrip()
         for row in table
     ]
+
+
+def text_width(text: str) -> int:
+    """In columns of a terminal, where a Chinese character takes two.
+
+    >>> text_width("KV cache"), text_width("KV 缓存")
+    (8, 7)
+    """
+    return len(text) if text.isascii() else sum(2 if east_asian_width(sign) in "WF" else 1 for sign in text)
+
+
+def _padded(cell: str, width: int, right: bool) -> str:
+    room = " " * (width - text_width(cell))
+    return room + cell if right else cell + room

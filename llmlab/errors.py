@@ -9,6 +9,8 @@ import difflib
 from collections.abc import Iterable, Sequence
 from typing import Any
 
+from llmlab.language import tr
+
 
 class LlmlabError(Exception):
     """Something llmlab was asked for cannot be done; the message says what to do instead."""
@@ -83,5 +85,5 @@ def unknown(kind: str, name: str, known: Iterable[str]) -> str:
     """
     names = sorted(known)
     near = difflib.get_close_matches(name, names, n=1)
-    hint = f" Did you mean {near[0]!r}?" if near else ""
-    return f"Unknown {kind} {name!r}. Known: {', '.join(names)}.{hint}"
+    hint = tr(" Did you mean {name!r}?", name=near[0]) if near else ""
+    return tr("Unknown {kind} {name!r}. Known: {known}.", kind=tr(kind), name=name, known=", ".join(names)) + hint

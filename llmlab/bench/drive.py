@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 from llmlab.bench.plan import Plan, Talk
 from llmlab.engines.handle import EngineHandle
+from llmlab.engines.prompts import PromptLike
 from llmlab.engines.run import Run
 from llmlab.errors import LlmlabError
 from llmlab.models.chat import render_chat, without_second_bos
@@ -38,8 +39,11 @@ class Drive:
         self._failures: list[Exception] = []
         self._stopping = threading.Event()
         # Made before the clock starts: between two steps a host should not have to read 50 prompts.
-        form = handle.chat_format()
-        self._first_ids = {talk: ids_of(handle, form, _messages(talk.opening(), talk, 0)) for talk in plan.talks}
+        messages = {talk: _messages(talk.opening(), talk, 0) for talk in plan.talks}
+        self._first: dict[Talk, PromptLike] = dict(messages)
+        if not handle.is_remote:  # a server reads its prompts itself
+            form = handle.chat_format()
+            self._first = {talk: ids_of(handle, form, messages[talk]) for talk in plan.talks}
 
     @property
     def num_ended(self) -> int:
@@ -116,7 +120,7 @@ class Drive:
 
     def _request(self, talk: Talk, number: int, conversation: list[dict[str, str]]) -> dict[str, Any]:
         """One turn, as batch() takes it."""
-        prompt = _messages(conversation, talk, number) if number else self._first_ids[talk]
+        prompt = _messages(conversation, talk, number) if number else self._first[talk]
         return {"prompt": prompt, "max_tokens": talk.turns[number].num_tokens}
 
     def _stop(self) -> None:

@@ -7,7 +7,7 @@ This file must not know how a comparison is run.
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
-from itertools import zip_longest
+from itertools import accumulate, zip_longest
 from math import exp, log
 from typing import TYPE_CHECKING, Any, cast
 
@@ -106,6 +106,8 @@ def first_parting(a: Result, b: Result) -> int | None:
     >>> first_parting(Result("r", Header(engine="x")), Result("r", Header(engine="x"))) is None
     True
     """
+    if not (a.header.capabilities.token_ids and b.header.capabilities.token_ids):
+        return _parting_of_texts(a, b)
     for index, (one, other) in enumerate(zip_longest(a.tokens, b.tokens)):
         if one is None or other is None:
             shorter = a if one is None else b
@@ -113,6 +115,17 @@ def first_parting(a: Result, b: Result) -> int | None:
         if (one.token_id, one.text) != (other.token_id, other.text):
             return index
     return None
+
+
+def _parting_of_texts(a: Result, b: Result) -> int | None:
+    """The same of answers whose token ids cannot be compared: the token of `a` that holds the first other character."""
+    end = next((i for i, (x, y) in enumerate(zip_longest(a.text, b.text)) if x != y), None)
+    if end is None or (
+        min(len(a.text), len(b.text)) == end and (a if len(a.text) == end else b).finish_reason in CUT_SHORT
+    ):
+        return None
+    lengths = accumulate(len(token.text) for token in a.tokens)
+    return next((index for index, length in enumerate(lengths) if length > end), len(a.tokens))
 
 
 def parting_of(columns: list[Column], pair: tuple[int, int], prompt: int, asked: PromptLike) -> Parting | None:

@@ -9,6 +9,8 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 from warnings import warn
 
+from llmlab.language import tr
+
 if TYPE_CHECKING:
     from IPython.core.interactiveshell import InteractiveShell
 
@@ -23,7 +25,7 @@ def load_ipython_extension(shell: InteractiveShell) -> None:
     unload_ipython_extension(shell)
     owner = shell.find_line_magic("llm") or shell.find_cell_magic("llm")
     if owner is not None:
-        warn(f"%llm belonged to {_origin(owner)}; from here on it is llmlab's.", stacklevel=2)
+        warn(tr("%llm belonged to {owner}; from here on it is llmlab's.", owner=_origin(owner)), stacklevel=2)
     _loaded[id(shell)] = Extension(shell)
 
 

@@ -12,6 +12,8 @@ from IPython.core.error import UsageError
 from IPython.core.magic import Magics
 from traitlets import Enum, Float, Integer, TraitError, Unicode, observe
 
+from llmlab.language import tr
+
 if TYPE_CHECKING:
     from IPython.core.interactiveshell import InteractiveShell
 
@@ -55,11 +57,21 @@ class Defaults(Magics):
         variable = f"LLMLAB_{name.upper()}"
         if os.environ.get(variable):
             return self._from_environment(name, variable), variable
-        return getattr(self, name), "built-in"
+        return getattr(self, name), tr("built-in")
 
     def _from_environment(self, name: str, variable: str) -> Any:
         trait: Any = self.traits()[name]
         try:
             return trait.validate(self, trait.from_string(os.environ[variable]))
         except (TraitError, ValueError):
-            raise UsageError(f"{variable} is {os.environ[variable]!r}, which is no {name} ({trait.help}).") from None
+            value = os.environ[variable]
+            why = tr(trait.help)
+            raise UsageError(
+                tr(
+                    "{variable} is {value!r}, which is no {name} ({help}).",
+                    variable=variable,
+                    value=value,
+                    name=name,
+                    help=why,
+                )
+            ) from None

@@ -12,6 +12,7 @@ from typing import Any
 
 from IPython.core.error import UsageError
 
+from llmlab.language import tr
 from llmlab.magics.parsing import did_you_mean
 
 # A format such as .2f, >10, 05d or %Y-%m-%d. Narrow on purpose: {x: 1} and {x:string} are code, not fields.
@@ -38,7 +39,9 @@ def interpolate(text: str, namespace: Mapping[str, Any], *, strict: bool = False
         if match["root"] not in namespace:
             if strict and not match["closed"]:
                 near = did_you_mean(match["root"], namespace)
-                raise UsageError(f"--strict: no variable {match['root']!r} for {match[0]}.{near}")
+                raise UsageError(
+                    tr("--strict: no variable {name!r} for {field}.", name=match["root"], field=match[0]) + near
+                )
             return match[0][1:-1] if strict else match[0]
         if match["closed"]:
             return match[0][1:-1]
@@ -56,8 +59,13 @@ def _format(match: re.Match[str], namespace: Mapping[str, Any]) -> str:
         return format(value, match["spec"] or "")
     except Exception as error:  # whatever an attribute, an index or a __format__ of the user raises
         raise UsageError(
-            f"{{{field}}} in the prompt: {type(error).__name__}: {error}. "
-            f"{{{{{field}}}}} or --no-expand sends the braces as they are."
+            tr(
+                "{{{field}}} in the prompt: {kind}: {error}. {{{{{field}}}}} or --no-expand sends the braces as they "
+                "are.",
+                field=field,
+                kind=type(error).__name__,
+                error=error,
+            )
         ) from None
 
 
@@ -66,7 +74,7 @@ def _follow(expression: str, namespace: Mapping[str, Any]) -> Any:
     try:
         tree: ast.expr = ast.parse(expression, mode="eval").body
     except SyntaxError:
-        raise ValueError(f"{expression!r} is not a name with attributes and indices") from None
+        raise ValueError(tr("{text!r} is not a name with attributes and indices", text=expression)) from None
     return _value(tree, namespace)
 
 
@@ -74,7 +82,7 @@ def _value(node: ast.expr, namespace: Mapping[str, Any]) -> Any:
     match node:
         case ast.Name(name):
             if name not in namespace:
-                raise NameError(f"no variable {name!r}")
+                raise NameError(tr("no variable {name!r}", name=name))
             return namespace[name]
         case ast.Attribute(owner, name):
             return getattr(_value(owner, namespace), name)

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 from IPython.core.error import UsageError
 
+from llmlab.language import tr
 from llmlab.magics.interpolate import interpolate
 from llmlab.magics.options import Verb
 from llmlab.magics.parsing import did_you_mean
@@ -94,7 +95,7 @@ class Line:
         Raises: UsageError with close names.
         """
         if name not in self.names:
-            raise UsageError(f"No variable {name!r} in this notebook.{did_you_mean(name, self.names)}")
+            raise UsageError(tr("No variable {name!r} in this notebook.", name=name) + did_you_mean(name, self.names))
         return self.names[name]
 
 

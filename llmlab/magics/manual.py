@@ -6,8 +6,10 @@ from collections.abc import Iterable
 
 from IPython.core.error import UsageError
 
+from llmlab.language import tr
 from llmlab.magics.grammar import CELL, PROMPT, STATUS, VERBS
 from llmlab.magics.options import Verb
+from llmlab.magics.parsing import to_send
 from llmlab.magics.resolve import nearly_a_verb
 
 
@@ -26,28 +28,28 @@ def help_of(name: str = "") -> str:
     if below:
         return "\n\n".join(map(help_text, below))
     near = nearly_a_verb(name)
-    hint = f" Did you mean {near}?" if near else " `%llm help` lists them."
-    raise UsageError(f"No verb {name!r}.{hint} To send the line as a prompt: `%llm -- help {name}`")
+    hint = tr(" Did you mean {name}?", name=near) if near else tr(" `%llm help` lists them.")
+    raise UsageError(tr("No verb {name!r}.", name=name) + hint + to_send(f"help {name}"))
 
 
 def help_text(verb: Verb) -> str:
     """What `%llm help VERB` prints."""
-    rows: list[tuple[str, str]] = [(argument.name, argument.help) for argument in verb.arguments]
-    rows += [(", ".join(option.names) + f" {option.metavar}".rstrip(), option.help) for option in verb.options]
+    rows: list[tuple[str, str]] = [(argument.name, tr(argument.help)) for argument in verb.arguments]
+    rows += [(", ".join(option.names) + f" {option.metavar}".rstrip(), tr(option.help)) for option in verb.options]
     return "\n".join(
-        [verb.title + (" [flags]" if verb.options else ""), verb.help, *(f"  {row}" for row in _columns(rows))]
+        [verb.title + (tr(" [flags]") if verb.options else ""), tr(verb.help), *(f"  {row}" for row in _columns(rows))]
     )
 
 
 def table() -> str:
     """All that can be typed, one line each."""
     asked = (STATUS, PROMPT, CELL)
-    rows = [(verb.title, verb.help) for verb in (*asked, *VERBS.values())]
+    rows = [(verb.title, tr(verb.help)) for verb in (*asked, *VERBS.values())]
     return "\n".join(
         [
             *_columns(rows),
             "",
-            "`%llm help VERB` or `--help` lists the flags; `%llm -- text` sends any text as a prompt.",
+            tr("`%llm help VERB` or `--help` lists the flags; `%llm -- text` sends any text as a prompt."),
         ]
     )
 

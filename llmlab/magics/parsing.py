@@ -14,6 +14,7 @@ from typing import Any
 
 from IPython.core.error import UsageError
 
+from llmlab.language import tr
 from llmlab.magics.options import Argument, Option, Verb
 
 # What a prompt line may not hold unless it is a flag of ours: -x, --word, --word=value. "-5", "->" and "-la" are text.
@@ -100,7 +101,9 @@ def _take(
     """Store the value of an option, from the words that follow it."""
     if not option.metavar:
         if attached is not None:
-            raise UsageError(f"{option.names[0]} takes no value, and got {attached!r}. Type {option.names[0]} alone.")
+            raise UsageError(
+                tr("{flag} takes no value, and got {got!r}. Type {flag} alone.", flag=option.names[0], got=attached)
+            )
         values[option.dest] = True
         return
     if attached is not None:
@@ -117,7 +120,10 @@ def _take(
         has_value = todo and (todo[0].quoted or (todo[0].text != "--" and verb.option(todo[0].text) is None))
         taken = [todo.pop(0).text] if has_value else []
     if not taken:
-        raise UsageError(f"{option.names[0]} needs a value: {option.usage} ({option.help}).{_as_text(verb)}")
+        needs = tr(
+            "{flag} needs a value: {usage} ({help}).", flag=option.names[0], usage=option.usage, help=tr(option.help)
+        )
+        raise UsageError(needs + _as_text(verb))
     got = [_convert(verb, option, expand(text)) for text in taken]
     if option.pairs:
         values[option.dest] = {**(values[option.dest] or {}), **dict(got)}
@@ -131,21 +137,33 @@ def _convert(verb: Verb, option: Option | Argument, text: str) -> Any:
     name = option.names[0] if isinstance(option, Option) else option.name
     if option.choices and text not in option.choices:
         known = ", ".join(option.choices)
-        raise UsageError(f"{name} takes {known}, and got {text!r}.{did_you_mean(text, option.choices)}")
+        raise UsageError(_takes(name, known, text) + did_you_mean(text, option.choices))
     try:
         return option.convert(text)
     except ValueError as error:
-        raise UsageError(f"{name} takes {error}, and got {text!r}.{_as_text(verb)}") from None
+        raise UsageError(_takes(name, str(error), text) + _as_text(verb)) from None
+
+
+def _takes(name: str, what: str, got: str) -> str:
+    return tr("{name} takes {what}, and got {got!r}.", name=name, what=what, got=got)
 
 
 def _arguments(verb: Verb, line: str, given: list[str]) -> dict[str, Any]:
     missing = [argument for argument in verb.arguments if argument.required][len(given) :]
     if missing:
-        raise UsageError(f"{verb.title} needs {missing[0].name}: {missing[0].help}. `{help_line(verb)}` shows more.")
+        raise UsageError(
+            tr(
+                "{line} needs {name}: {help}. `{more}` shows more.",
+                line=verb.title,
+                name=missing[0].name,
+                help=tr(missing[0].help),
+                more=help_line(verb),
+            )
+        )
     if len(given) > len(verb.arguments):
         extra = given[len(verb.arguments)]
-        hint = f" To send the line as a prompt: `%llm -- {verb.name} {line}`" if verb.form != "cell" else ""
-        raise UsageError(f"{verb.title}: {extra!r} is one word too many.{hint}")
+        hint = to_send(f"{verb.name} {line}") if verb.form != "cell" else ""
+        raise UsageError(tr("{line}: {word!r} is one word too many.", line=verb.title, word=extra) + hint)
     found = {argument.name.lower(): None for argument in verb.arguments}
     return found | {a.name.lower(): _convert(verb, a, text) for a, text in zip(verb.arguments, given, strict=False)}
 
@@ -165,8 +183,9 @@ def _text(line: str, plain: list[Word]) -> str:
 
 def unknown_flag(verb: Verb, flag: str) -> UsageError:
     known = [name for option in verb.options for name in option.names]
-    shown = did_you_mean(flag, known) or f" `{help_line(verb)}` lists its flags."
-    return UsageError(f"{verb.title.split(' [')[0]} has no flag {flag!r}.{shown}{_as_text(verb)}")
+    shown = did_you_mean(flag, known) or tr(" `{line}` lists its flags.", line=help_line(verb))
+    told = tr("{line} has no flag {flag!r}.", line=verb.title.split(" [")[0], flag=flag)
+    return UsageError(f"{told}{shown}{_as_text(verb)}")
 
 
 def did_you_mean(name: str, known: Iterable[str]) -> str:
@@ -176,7 +195,12 @@ def did_you_mean(name: str, known: Iterable[str]) -> str:
     ' Did you mean --max-tokens?'
     """
     near = difflib.get_close_matches(name, list(known), n=1)
-    return f" Did you mean {near[0]}?" if near else ""
+    return tr(" Did you mean {name}?", name=near[0]) if near else ""
+
+
+def to_send(line: str) -> str:
+    """How a line that starts like a verb becomes a prompt."""
+    return tr(" To send the line as a prompt: `%llm -- {line}`", line=line)
 
 
 def help_line(verb: Verb) -> str:
@@ -184,4 +208,4 @@ def help_line(verb: Verb) -> str:
 
 
 def _as_text(verb: Verb) -> str:
-    return " What follows `--` is sent as it is: `%llm -- your prompt`." if verb.free_text else ""
+    return tr(" What follows `--` is sent as it is: `%llm -- your prompt`.") if verb.free_text else ""

@@ -11,6 +11,8 @@ from functools import lru_cache
 from html import escape
 from typing import TYPE_CHECKING
 
+from llmlab.language import tr
+
 if TYPE_CHECKING:
     from markdown_it import MarkdownIt
 
@@ -75,7 +77,9 @@ def _json(text: str) -> tuple[str, str]:
     try:
         return _pre(json.dumps(json.loads(source), indent=2, ensure_ascii=False), _MONO), ""
     except ValueError as error:
-        return _pre(text, _MONO), f"This is not valid JSON: {error}. `--schema VAR` makes the engine write JSON."
+        return _pre(text, _MONO), tr(
+            "This is not valid JSON: {error}. `--schema VAR` makes the engine write JSON.", error=error
+        )
 
 
 def _pre(text: str, style: str) -> str:

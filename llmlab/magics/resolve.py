@@ -9,9 +9,10 @@ import difflib
 
 from IPython.core.error import UsageError
 
+from llmlab.language import tr
 from llmlab.magics.grammar import CELL, FIRST_WORDS, PROMPT, STATUS, VERBS
 from llmlab.magics.options import Verb
-from llmlab.magics.parsing import words
+from llmlab.magics.parsing import to_send, words
 
 
 def split_verb(line: str) -> tuple[Verb, str]:
@@ -35,7 +36,14 @@ def split_verb(line: str) -> tuple[Verb, str]:
         return STATUS, line
     near = nearly_a_verb(first)
     if near and (not others or _has_flag_of(near, line)):
-        raise UsageError(f"{first!r} is no verb. Did you mean `%llm {near}`? To send it as a prompt: `%llm -- {line}`")
+        raise UsageError(
+            tr(
+                "{word!r} is no verb. Did you mean `%llm {near}`? To send it as a prompt: `%llm -- {line}`",
+                word=first,
+                near=near,
+                line=line,
+            )
+        )
     return PROMPT, line
 
 
@@ -49,7 +57,9 @@ def split_cell_verb(line: str) -> tuple[Verb, str]:
     if verb is None and first not in FIRST_WORDS:
         return CELL, line
     if verb is None or verb.form == "line":
-        raise UsageError(f"{first} takes no cell: type `%llm {line.strip()}` on a line of its own.")
+        raise UsageError(
+            tr("{verb} takes no cell: type `%llm {line}` on a line of its own.", verb=first, line=line.strip())
+        )
     return verb, line.strip().removeprefix(first).strip()
 
 
@@ -58,8 +68,11 @@ def _sub_verb(line: str, first: str, second: str) -> tuple[Verb, str]:
     if verb is not None:
         return verb, line.removeprefix(first).strip().removeprefix(second).strip()
     known = [name.split()[1] for name in VERBS if name.startswith(f"{first} ")]
-    got = f", and got {second!r}" if second else ""
-    raise UsageError(f"%llm {first} needs {', '.join(known)}{got}. To send the line as a prompt: `%llm -- {line}`")
+    if second:
+        told = tr("%llm {verb} needs {known}, and got {got!r}.", verb=first, known=", ".join(known), got=second)
+    else:
+        told = tr("%llm {verb} needs {known}.", verb=first, known=", ".join(known))
+    raise UsageError(told + to_send(line))
 
 
 def nearly_a_verb(word: str) -> str | None:

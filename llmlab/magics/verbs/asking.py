@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 from IPython.core.error import UsageError
 
+from llmlab.language import tr
 from llmlab.magics import render
 from llmlab.magics.line import Line
 from llmlab.magics.stream_display import mode_of, screen
@@ -24,12 +25,12 @@ def ask(line: Line) -> object:
     args = line.args
     target = target_of(line, getattr(args, "name", None))
     if target.handle.is_paused and not args.show_code:
-        raise UsageError(f"{target.name} is paused: no answer would come. `%llm resume` lets it run.")
+        raise UsageError(tr("{name} is paused: no answer would come. `%llm resume` lets it run.", name=target.name))
     if args.reset:
         target.chat.turns.clear()
     text = line.expanded(line.cell.strip("\n") if line.cell is not None else args.text)
     if args.reset and not text:
-        print(f"The conversation with {target.name} starts anew.")
+        print(tr("The conversation with {name} starts anew.", name=target.name))
         return None
     options = sampling_options(line)
     if not args.chat:
@@ -83,5 +84,5 @@ def _print_prompt(result: Result) -> bool:
     if not result.prompt_token_ids:
         return False
     print(result.prompt_text)
-    print(f"{result.num_prompt_tokens} token ids: {list(result.prompt_token_ids)}")
+    print(tr("{count} token ids: {ids}", count=result.num_prompt_tokens, ids=list(result.prompt_token_ids)))
     return True

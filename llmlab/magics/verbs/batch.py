@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from IPython.core.error import UsageError
 
+from llmlab.language import tr
 from llmlab.magics.line import Line, Named
 from llmlab.magics.stream_display import mode_of
 from llmlab.magics.verbs.batch_view import BatchScreen
@@ -28,9 +29,9 @@ def batch(line: Line) -> object:
     args = line.args
     prompts = _prompts(line)
     if not prompts:
-        raise UsageError("No prompts: write one a line below %%llm batch, or name them with --file or --var.")
+        raise UsageError(tr("No prompts: write one a line below %%llm batch, or name them with --file or --var."))
     if args.rate is not None and args.burst:
-        raise UsageError("--rate spreads the requests, --burst sends them at once: give one of the two.")
+        raise UsageError(tr("--rate spreads the requests, --burst sends them at once: give one of the two."))
     target = target_of(line, args.name)
     run: Run = line.call(
         f"{target.code}.batch",
@@ -56,7 +57,7 @@ def follow(run: Run, prompts: Sequence[Any], line: Line, *, is_paused: bool = Fa
         line.assign(line.args.out, run)
     screen.finish(run)
     if is_paused:
-        print("The engine is paused: `%llm step` lets it take a step, `%llm resume` lets it run.")
+        print(tr("The engine is paused: `%llm step` lets it take a step, `%llm resume` lets it run."))
     else:
         run.wait()
 
@@ -75,7 +76,8 @@ def _as_list(name: str, value: Any) -> Iterable[Any]:
     # a table of prompts: its column of that name
     column = value["prompt"] if hasattr(value, "columns") and "prompt" in value.columns else value
     if isinstance(column, str) or not isinstance(column, Iterable):
-        raise UsageError(f"--var {name}: a list of prompts is needed, and it is a {type(value).__name__}.")
+        kind = type(value).__name__
+        raise UsageError(tr("--var {name}: a list of prompts is needed, and it is a {kind}.", name=name, kind=kind))
     return column
 
 
@@ -105,11 +107,13 @@ def read_prompts(path: Path) -> list[Any]:
     try:
         text = path.read_text(encoding="utf-8")
     except (OSError, UnicodeDecodeError) as error:
-        raise UsageError(f"--file {path}: {getattr(error, 'strerror', None) or 'not a UTF-8 text file'}.") from None
+        why = getattr(error, "strerror", None) or tr("not a UTF-8 text file")
+        raise UsageError(f"--file {path}: {why}.") from None
     if path.suffix == ".csv":
         rows = list(csv.DictReader(text.splitlines()))
         if rows and "prompt" not in rows[0]:
-            raise UsageError(f"--file {path}: no column 'prompt'; it has {', '.join(map(repr, rows[0]))}.")
+            found = ", ".join(map(repr, rows[0]))
+            raise UsageError(tr("--file {path}: no column 'prompt'; it has {columns}.", path=path, columns=found))
         return [row["prompt"] for row in rows if row["prompt"]]
     if path.suffix != ".jsonl":
         return split_prompts(text)
@@ -120,10 +124,17 @@ def _json_line(path: Path, number: int, line: str) -> Any:
     try:
         value = json.loads(line)
     except ValueError as error:
-        raise UsageError(f"--file {path}, line {number}: {error}.") from None
+        raise UsageError(tr("--file {path}, line {number}: {error}.", path=path, number=number, error=error)) from None
     if isinstance(value, str) or (isinstance(value, dict) and "prompt" in value):
         return value
-    raise UsageError(f'--file {path}, line {number}: a text or an object with "prompt" is needed, and it is {line:.60}')
+    raise UsageError(
+        tr(
+            '--file {path}, line {number}: a text or an object with "prompt" is needed, and it is {line:.60}',
+            path=path,
+            number=number,
+            line=line,
+        )
+    )
 
 
 def _arrivals(num_prompts: int, rate_rps: float | None, seed: int) -> list[float] | None:
@@ -131,7 +142,7 @@ def _arrivals(num_prompts: int, rate_rps: float | None, seed: int) -> list[float
     if rate_rps is None:
         return None
     if not rate_rps > 0:
-        raise UsageError(f"--rate is {rate_rps:g}; it must be above 0 (requests a second).")
+        raise UsageError(tr("--rate is {rate:g}; it must be above 0 (requests a second).", rate=rate_rps))
     chance, at_s, arrivals = random.Random(seed), 0.0, []
     for _ in range(num_prompts):
         arrivals.append(round(at_s, 3))

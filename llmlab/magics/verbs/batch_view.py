@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any, Literal
 from IPython.display import display
 
 from llmlab.cards import Card, seconds_text, short_text
+from llmlab.language import tr
 from llmlab.magics.stream_display import LiveScreen, Mode
 from llmlab.metrics import throughput_tps
 
@@ -54,7 +55,8 @@ class BatchScreen:
             if result.finish_reason is not None and index not in self._printed:
                 self._printed.add(index)
                 row = _row(index, self._prompts, result)
-                print(f"{row[0]}. {row[1]} -> {row[2]} [{row[3]} tokens, TTFT {row[4]}, {row[5]} tok/s, {row[6]}]")
+                tokens = tr("{count} tokens", count=row[3])
+                print(f"{row[0]}. {row[1]} -> {row[2]} [{tokens}, TTFT {row[4]}, {row[5]} tok/s, {row[6]}]")
                 sys.stdout.flush()
 
 
@@ -63,9 +65,10 @@ def card(run: Run, prompts: Sequence[str] = ()) -> Card:
     results = list(enumerate(run.results))
     shown = sorted(sorted(results, key=_rank)[:MAX_ROWS], key=_index)
     rows = tuple(_row(i, prompts, result) for i, result in shown)
-    more = (f"{len(results) - len(rows)} more are not shown.",) if len(rows) < len(results) else ()
-    columns = ("#", "prompt" if prompts else "request", "answer", "tokens", "TTFT", "tok/s", "end")
-    return Card("", columns, rows, (*more, summary(run)), steady="answer")
+    more = (tr("{count} more are not shown.", count=len(results) - len(rows)),) if len(rows) < len(results) else ()
+    asked, answer = tr("prompt") if prompts else tr("request"), tr("answer")
+    columns = ("#", asked, answer, tr("tokens"), "TTFT", "tok/s", tr("end"))
+    return Card("", columns, rows, (*more, summary(run)), steady=answer)
 
 
 def summary(run: Run) -> str:
@@ -73,10 +76,10 @@ def summary(run: Run) -> str:
     num_tokens = sum(result.num_output_tokens for result in run.results)
     ended, total = run.progress
     if not run.done:
-        return f"{ended} of {total} requests ended, {num_tokens} tokens"
+        return tr("{ended} of {total} requests ended, {tokens} tokens", ended=ended, total=total, tokens=num_tokens)
     speed_tps = throughput_tps(run.trace)
-    together = "" if speed_tps is None else f", {speed_tps:.0f} tok/s together"
-    return f"{total} requests, {num_tokens} tokens{together}"
+    made = tr("{total} requests, {tokens} tokens", total=total, tokens=num_tokens)
+    return made if speed_tps is None else made + tr(", {speed:.0f} tok/s together", speed=speed_tps)
 
 
 def _rank(item: tuple[int, Result]) -> tuple[bool, bool, int]:
@@ -97,7 +100,7 @@ def _row(index: int, prompts: Sequence[str], result: Result) -> tuple[object, ..
         result.num_output_tokens,
         seconds_text(result.ttft_s),
         None if speed is None else f"{speed:.0f}" if speed >= 10 else f"{speed:.1f}",
-        result.finish_reason or ("running" if result.tokens else "waiting"),
+        result.finish_reason or (tr("running") if result.tokens else tr("waiting")),
     )
 
 

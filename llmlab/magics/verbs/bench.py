@@ -9,6 +9,7 @@ from IPython.display import display
 
 from llmlab.bench import Bench
 from llmlab.bench import bench as measure_load
+from llmlab.language import tr
 from llmlab.magics.line import Line, Named, arguments_code
 from llmlab.magics.stream_display import LiveScreen, mode_of
 from llmlab.magics.verbs.targets import current, loaded
@@ -45,7 +46,7 @@ def bench(line: Line) -> object:
 
         def measure_and_write(engines: Any, **options: Any) -> Report:
             result = measure(engines, **options)
-            screen.say("Measuring load times, quality and parity for the report.")
+            screen.say(tr("Measuring load times, quality and parity for the report."))
             return make_report(result, **about)
 
         name = f"llmlab.report(llmlab.bench({{}}), {arguments_code((), about)})"
@@ -54,7 +55,7 @@ def bench(line: Line) -> object:
         line.assign(args.out, found)
     if isinstance(found, Report) and not args.quiet:
         print(found.choice)
-        print(f"{args.report}: the whole report.")
+        print(tr("{path}: the whole report.", path=args.report))
     return line.shown(found)
 
 
@@ -93,7 +94,7 @@ def _bundle(progress: Progress) -> dict[str, str]:
         '<div style="height:6px;max-width:420px;border:1px solid currentColor;opacity:.6">'
         f'<div style="height:100%;width:{100 * share:.1f}%;background:currentColor"></div></div>'
     )
-    hint = "Stop keeps what was measured."
+    hint = tr("Stop keeps what was measured.")
     return {
         "text/plain": f"{progress}. {hint}",
         "text/html": f"<div>{escape(str(progress))}</div>{bar}<div style='opacity:.75'>{hint}</div>",

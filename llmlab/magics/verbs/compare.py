@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any, Literal
 from IPython.core.error import UsageError
 
 import llmlab
+from llmlab.language import tr
 from llmlab.magics.line import Line, Named
 from llmlab.magics.stream_display import mode_of
 from llmlab.magics.verbs.batch import split_prompts
@@ -77,19 +78,22 @@ def _prompts(line: Line) -> Any:
     """From --var, --file or the cell: all of it is one prompt, or several with lines of `---` between them."""
     args = line.args
     if args.var and args.file:
-        raise UsageError("--var and --file both name prompts: give one of the two.")
+        raise UsageError(tr("--var and --file both name prompts: give one of the two."))
     if args.var:
         return Named(args.var, line.variable(args.var))
     if args.file:
         if not args.file.endswith(".jsonl"):
             raise UsageError(
-                f"--file {args.file}: prompts to compare come from a .jsonl file, one text or object a line."
+                tr(
+                    "--file {file}: prompts to compare come from a .jsonl file, one text or object a line.",
+                    file=args.file,
+                )
             )
         return args.file
     text = (line.cell or "").strip("\n")
     several = [line.expanded(part) for part in split_prompts(f"{text}\n---")]
     if not several:
-        raise UsageError("No prompt: write it below %%llm compare, or name a set with --file or --var.")
+        raise UsageError(tr("No prompt: write it below %%llm compare, or name a set with --file or --var."))
     return several[0] if len(several) == 1 else several
 
 

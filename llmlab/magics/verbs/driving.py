@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from llmlab.cards import Card, seconds_text
+from llmlab.language import tr
 from llmlab.magics.line import Line
 from llmlab.magics.verbs.targets import current
 from llmlab.trace import Step
@@ -11,7 +12,7 @@ from llmlab.trace import Step
 def pause(line: Line) -> object:
     engine = current()
     line.call("llmlab.current().pause", engine.pause)
-    print(f"{engine.name} is paused. `%llm step` lets it take a step, `%llm resume` lets it run.")
+    print(tr("{name} is paused. `%llm step` lets it take a step, `%llm resume` lets it run.", name=engine.name))
     return None
 
 
@@ -19,22 +20,31 @@ def step(line: Line) -> object:
     """The steps that were taken are the value."""
     steps = line.call("llmlab.current().step", current().step, line.args.n or 1)
     if not steps:
-        print("Nothing to do: no request waits. Send some with `llmlab.current().batch([...])`, which returns at once.")
+        print(
+            tr(
+                "Nothing to do: no request waits. Send some with `llmlab.current().batch([...])`, which returns at "
+                "once."
+            )
+        )
         return line.shown(steps)
-    return line.show(Card("", ("step", "requests", "tokens", "took"), tuple(_row(step) for step in steps)), steps)
+    columns = (tr("step"), tr("requests"), tr("tokens"), tr("took"))
+    return line.show(Card("", columns, tuple(_row(step) for step in steps)), steps)
 
 
 def resume(line: Line) -> object:
     engine = current()
     line.call("llmlab.current().resume", engine.resume)
-    print(f"{engine.name} runs.")
+    print(tr("{name} runs.", name=engine.name))
     return None
 
 
 def slow(line: Line) -> object:
     engine, seconds = current(), line.args.seconds
     line.call("llmlab.current().slow", engine.slow, seconds)
-    print(f"{engine.name} waits {seconds:g} s between steps." if seconds else f"{engine.name} runs at full speed.")
+    if seconds:
+        print(tr("{name} waits {seconds:g} s between steps.", name=engine.name, seconds=seconds))
+    else:
+        print(tr("{name} runs at full speed.", name=engine.name))
     return None
 
 

@@ -9,6 +9,7 @@ from IPython.display import display
 
 import llmlab
 from llmlab.cards import Card, bytes_text, seconds_text
+from llmlab.language import tr
 from llmlab.magics.line import Line
 from llmlab.magics.verbs.targets import current, loaded
 
@@ -56,17 +57,18 @@ def load_own(line: Line, model: str, wanted: dict[str, Any]) -> object:
 
 def loaded_card(handle: EngineHandle) -> Card:
     header = handle.header
-    room = [f"{header.max_model_len} tokens a sequence"] if header.max_model_len else []
-    room += [f"{header.max_num_seqs} at once"] if header.max_num_seqs else []
-    room += [f"KV cache of {header.num_cells} cells"] if header.num_cells else []
-    room += [f"KV cache of {header.num_blocks} blocks"] if header.num_blocks else []
+    room = [tr("{count} tokens a sequence", count=header.max_model_len)] if header.max_model_len else []
+    room += [tr("{count} at once", count=header.max_num_seqs)] if header.max_num_seqs else []
+    room += [tr("KV cache of {count} cells", count=header.num_cells)] if header.num_cells else []
+    room += [tr("KV cache of {count} blocks", count=header.num_blocks)] if header.num_blocks else []
+    engine = f"{header.engine} {header.engine_version}".strip()
     rows = (
-        ("model", " ".join(filter(None, [header.model or handle.model, header.quant]))),
-        ("engine", f"{header.engine} {header.engine_version}".strip() + f", process {handle.pid}"),
-        ("room", ", ".join(room) or None),
-        ("loaded in", seconds_text(handle.load_s)),
+        (tr("model"), " ".join(filter(None, [header.model or handle.model, header.quant]))),
+        (tr("engine"), tr("{engine}, process {pid}", engine=engine, pid=handle.pid)),
+        (tr("room"), tr(", ").join(room) or None),
+        (tr("loaded in"), seconds_text(handle.load_s)),
     )
-    return Card(f"{handle.name} is loaded", (), rows, handle.notes)
+    return Card(tr("{name} is loaded", name=handle.name), (), rows, handle.notes)
 
 
 def ps(line: Line) -> object:
@@ -75,13 +77,13 @@ def ps(line: Line) -> object:
 
 def engines_card(engines: list[EngineStatus]) -> Card:
     if not engines:
-        return Card("No engine is loaded", (), (), ("Type `%llm load smollm2-135m`.",))
-    columns = ("", "name", "model", "engine", "state", "requests", "process memory")
+        return Card(tr("No engine is loaded"), (), (), (tr("Type `%llm load smollm2-135m`."),))
+    columns = ("", tr("name"), tr("model"), tr("engine"), tr("state"), tr("requests"), tr("process memory"))
     return Card("", columns, tuple(_engine_row(engine) for engine in engines))
 
 
 def _engine_row(engine: EngineStatus) -> tuple[object, ...]:
-    state = "ended" if not engine.alive else "runs" if engine.num_open_requests else "idle"
+    state = tr("ended") if not engine.alive else tr("runs") if engine.num_open_requests else tr("idle")
     return (
         "→" if engine.is_current else "",
         engine.name,
@@ -97,7 +99,7 @@ def use(line: Line) -> object:
     """The handle is the value."""
     loaded(line.args.name)  # a sentence when there is none
     handle = line.call("llmlab.use", llmlab.use, line.args.name)
-    print(f"{handle.name} answers from here on.")
+    print(tr("{name} answers from here on.", name=handle.name))
     return line.shown(handle)
 
 
@@ -112,10 +114,13 @@ def unload(line: Line) -> object:
 
 def unloaded_card(unloaded: list[Unloaded]) -> Card:
     if not unloaded:
-        return Card("No engine was loaded")
-    columns = ["unloaded", "took", "process before", "process after", "free here before", "free here after"]
+        return Card(tr("No engine was loaded"))
+    columns = [
+        tr("unloaded"), tr("took"), tr("process before"), tr("process after"), tr("free here before"),
+        tr("free here after"),
+    ]  # fmt: skip
     if has_gpu := any(one.gpu_free_after_bytes is not None for one in unloaded):
-        columns += ["GPU free before", "GPU free after"]
+        columns += [tr("GPU free before"), tr("GPU free after")]
     return Card("", tuple(columns), tuple(_unloaded_row(one, has_gpu) for one in unloaded))
 
 
@@ -130,15 +135,15 @@ def logs(line: Line) -> object:
     name = line.args.name
     handle, code = (loaded(name), f"llmlab.handles()[{name!r}]") if name else (current(), "llmlab.current()")
     text = line.call(f"{code}.logs", handle.logs, line.args.lines or LOG_LINES)
-    print(text or f"{handle.name} has printed nothing.")
+    print(text or tr("{name} has printed nothing.", name=handle.name))
     return None
 
 
 def models(line: Line) -> object:
     known = line.call("llmlab.models.known", llmlab.models.known)
     rows = tuple((m.name, m.where, bytes_text(m.size_bytes), ", ".join(m.quants) or None) for m in known)
-    notes = ("Also: a model folder, a .gguf file, a Hub repo id. `-q` makes another quant, once.",)
-    return line.show(Card("", ("model", "from", "size", "GGUF made"), rows, notes))
+    notes = (tr("Also: a model folder, a .gguf file, a Hub repo id. `-q` makes another quant, once."),)
+    return line.show(Card("", (tr("model"), tr("from"), tr("size"), tr("GGUF made")), rows, notes))
 
 
 def doctor(line: Line) -> object:

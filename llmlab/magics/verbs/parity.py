@@ -8,6 +8,7 @@ from IPython.core.error import UsageError
 from IPython.display import display
 
 import llmlab
+from llmlab.language import tr
 from llmlab.magics.line import Line, Named
 from llmlab.magics.verbs.targets import loaded
 
@@ -34,13 +35,16 @@ def _pair(a: str | None, b: str | None) -> list[EngineHandle]:
     """
     if a is not None and b is not None:
         if a == b:
-            raise UsageError(f"parity holds two engines against each other, and {a!r} was given twice.")
+            raise UsageError(tr("parity holds two engines against each other, and {name!r} was given twice.", name=a))
         return [loaded(a), loaded(b)]
     alive = [handle for handle in llmlab.handles().values() if handle.alive]
     if a is None and len(alive) == 2:
         return alive
-    names = ", ".join(handle.name for handle in alive) or "none"
+    names = ", ".join(handle.name for handle in alive) or tr("none")
     raise UsageError(
-        f"parity needs the names of two loaded engines: `%llm parity A B`. Loaded: {names}. "
-        "`%llm load smollm2-135m -e both` loads two with the same model."
+        tr(
+            "parity needs the names of two loaded engines: `%llm parity A B`. Loaded: {names}. "
+            "`%llm load smollm2-135m -e both` loads two with the same model.",
+            names=names,
+        )
     )

@@ -9,6 +9,7 @@ from IPython.core.error import UsageError
 import llmlab
 from llmlab import metrics
 from llmlab.cards import Card, bytes_text
+from llmlab.language import tr
 from llmlab.magics import manual
 from llmlab.magics.defaults import NAMES
 from llmlab.magics.line import Line, Named
@@ -18,23 +19,15 @@ if TYPE_CHECKING:
     from llmlab.engines.registry import EngineStatus
     from llmlab.magics.llmlab_magics import LLMLab
 
-# part of an engine's memory -> how it is called, and who says so: the operating system, or the engine of itself
-_MEMORY = {
-    "rss": ("process of the engine", "measured"),
-    "weights": ("weights", "reported"),
-    "kv_cache": ("KV cache", "reported"),
-    "kv_used": ("KV cache in use", "reported"),
-}
-_SET_DEFAULTS = "`%config LLMLab.max_tokens = 64` sets a default, `%config LLMLab` lists them."
-
 
 def status(line: Line) -> object:
     """Engines, memory, queue, defaults and who set them, what to type next."""
     engines = line.call("llmlab.ps", llmlab.ps)
     rows = [(_engine_label(engine), _engine_text(engine, line.lab)) for engine in engines]
-    rows += [("free memory", _free_memory())]
+    rows += [(tr("free memory"), _free_memory())]
+    set_defaults = tr("`%config LLMLab.max_tokens = 64` sets a default, `%config LLMLab` lists them.")
     rows += [_default_row(line.lab, name) for name in NAMES if line.lab.default(name) is not None]
-    return line.show(Card("llmlab", (), tuple(rows), (_next(engines), _SET_DEFAULTS)))
+    return line.show(Card("llmlab", (), tuple(rows), (_next(engines), set_defaults)))
 
 
 def _engine_label(engine: EngineStatus) -> str:
@@ -42,15 +35,16 @@ def _engine_label(engine: EngineStatus) -> str:
 
 
 def _engine_text(engine: EngineStatus, lab: LLMLab) -> str:
-    what = f"{' '.join(filter(None, [engine.model, engine.quant]))} on {engine.engine}"
+    model = " ".join(filter(None, [engine.model, engine.quant]))
+    what = tr("{model} on {engine}", model=model, engine=engine.engine)
     if not engine.alive:
-        return f"{what}, ended: `%llm logs {engine.name}` says why"
+        return tr("{what}, ended: `%llm logs {name}` says why", what=what, name=engine.name)
     handle = llmlab.handles()[engine.name]
     turns = len(lab.chats[handle].turns) if handle in lab.chats else 0
-    parts = [what, f"{bytes_text(engine.rss_bytes)}", f"{engine.num_open_requests} open requests"]
-    parts += ["paused"] if handle.is_paused else []
-    parts += [f"conversation of {turns} turns (`-c`; `--reset` forgets it)"] if turns else []
-    return ", ".join(parts)
+    parts = [what, bytes_text(engine.rss_bytes), tr("{count} open requests", count=engine.num_open_requests)]
+    parts += [tr("paused")] if handle.is_paused else []
+    parts += [tr("conversation of {turns} turns (`-c`; `--reset` forgets it)", turns=turns)] if turns else []
+    return tr(", ").join(parts)
 
 
 def _default_row(lab: LLMLab, name: str) -> tuple[str, str]:
@@ -60,8 +54,8 @@ def _default_row(lab: LLMLab, name: str) -> tuple[str, str]:
 
 def _next(engines: list[EngineStatus]) -> str:
     if not engines:
-        return "Type `%llm load smollm2-135m`, or just a prompt: `%llm Why is the sky blue?`"
-    return "→ answers prompts; `%llm use NAME` changes that. `%llm help` lists all that can be typed."
+        return tr("Type `%llm load smollm2-135m`, or just a prompt: `%llm Why is the sky blue?`")
+    return tr("→ answers prompts; `%llm use NAME` changes that. `%llm help` lists all that can be typed.")
 
 
 def _free_memory() -> str:
@@ -76,31 +70,46 @@ def mem(line: Line) -> object:
         return _mem_of_run(line, line.args.run)
     handle = current()
     memory = line.call("llmlab.current().memory", handle.memory)
-    rows = [_memory_row(name, memory.get(name)) for name in {**_MEMORY, **memory}]
-    free = ("free on this machine", _free_memory(), "measured")
-    return line.show(Card(f"Memory of {handle.name}", ("", "bytes", "who says so"), (*rows, free)), memory)
+    names = _names_of_parts()
+    rows = [_memory_row(*names.get(part, (part.replace("_", " "), tr("reported"))), memory.get(part)) for part in
+            {**names, **memory}]  # fmt: skip
+    free = (tr("free on this machine"), _free_memory(), tr("measured"))
+    title = tr("Memory of {name}", name=handle.name)
+    return line.show(Card(title, ("", tr("bytes"), tr("who says so")), (*rows, free)), memory)
 
 
-def _memory_row(name: str, num_bytes: int | None) -> tuple[object, ...]:
-    label, who = _MEMORY.get(name, (name.replace("_", " "), "reported"))
-    return label, bytes_text(num_bytes), None if num_bytes is None else who
+def _names_of_parts() -> dict[str, tuple[str, str]]:
+    """Part of an engine's memory -> what it is called, and who says so: the operating system, or the engine."""
+    return {
+        "rss": (tr("process of the engine"), tr("measured")),
+        "weights": (tr("weights"), tr("reported")),
+        "kv_cache": (tr("KV cache"), tr("reported")),
+        "kv_used": (tr("KV cache in use"), tr("reported")),
+    }
+
+
+def _memory_row(name: str, who: str, num_bytes: int | None) -> tuple[object, ...]:
+    return name, bytes_text(num_bytes), None if num_bytes is None else who
 
 
 def _mem_of_run(line: Line, name: str) -> object:
     run = line.variable(name)
     trace = getattr(run, "trace", run)
     if not isinstance(trace, llmlab.Trace):
-        raise UsageError(f"mem: {name} is a {type(run).__name__}; name a variable with a run, a result or a trace.")
+        kind = type(run).__name__
+        raise UsageError(
+            tr("mem: {name} is a {kind}; name a variable with a run, a result or a trace.", name=name, kind=kind)
+        )
     code = name if trace is run else f"{name}.trace"
     used = line.call("llmlab.metrics.kv_use", metrics.kv_use, Named(code, trace))
     known = [share for share in used if share is not None]
     rows = (
-        ("most of the KV cache in use", f"{max(known):.0%}" if known else None),
-        ("on average over its steps", f"{sum(known) / len(known):.0%}" if known else None),
-        ("preemptions", metrics.num_preemptions(trace)),
-        ("tokens computed twice", metrics.recomputed_tokens(trace)),
+        (tr("most of the KV cache in use"), f"{max(known):.0%}" if known else None),
+        (tr("on average over its steps"), f"{sum(known) / len(known):.0%}" if known else None),
+        (tr("preemptions"), metrics.num_preemptions(trace)),
+        (tr("tokens computed twice"), metrics.recomputed_tokens(trace)),
     )
-    return line.show(Card(f"KV cache during {name}", (), rows), used)
+    return line.show(Card(tr("KV cache during {name}", name=name), (), rows), used)
 
 
 def help(line: Line) -> object:

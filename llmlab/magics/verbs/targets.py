@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 from IPython.core.error import UsageError
 
 import llmlab
+from llmlab.language import tr
 from llmlab.magics.chat import Chat
 from llmlab.magics.line import Line, Named
 from llmlab.magics.parsing import did_you_mean
@@ -52,15 +53,16 @@ def loaded(name: str) -> EngineHandle:
     """
     handles = llmlab.handles()
     if name not in handles:
-        known = f"Loaded: {', '.join(sorted(handles))}." if handles else "None is loaded."
-        hint = did_you_mean(name, handles) or " Load one: `%llm load MODEL --as NAME`."
-        raise UsageError(f"No engine {name!r}. {known}{hint}")
+        names = ", ".join(sorted(handles))
+        known = tr("Loaded: {names}.", names=names) if handles else tr("None is loaded.")
+        hint = did_you_mean(name, handles) or tr(" Load one: `%llm load MODEL --as NAME`.")
+        raise UsageError(f"{tr('No engine {name!r}.', name=name)} {known}{hint}")
     return handles[name]
 
 
 def _load_default(line: Line) -> EngineHandle:
     model, engine = line.lab.default("default_model"), line.lab.default("default_engine")
-    print(f"No engine is loaded: loading {model} (`%llm load MODEL` chooses another).")
+    print(tr("No engine is loaded: loading {model} (`%llm load MODEL` chooses another).", model=model))
     return llmlab.load(model, engine=engine)
 
 
@@ -83,5 +85,5 @@ def current() -> EngineHandle:
     """
     handle = llmlab.current()
     if handle is None:
-        raise UsageError("No engine is loaded. Type `%llm load smollm2-135m`.")
+        raise UsageError(tr("No engine is loaded. Type `%llm load smollm2-135m`."))
     return handle

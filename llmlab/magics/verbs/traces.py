@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 from IPython.core.error import UsageError
 
 import llmlab
+from llmlab.language import tr
 from llmlab.magics.line import Line
 from llmlab.magics.verbs.batch import follow
 from llmlab.magics.verbs.targets import current
@@ -21,7 +22,14 @@ if TYPE_CHECKING:
 def save(line: Line) -> object:
     """The path that was written is the value."""
     path = line.call("llmlab.current().trace.save", current().trace.save, line.args.file)
-    print(f"{path}: {path.stat().st_size / 1000:.0f} kB. `%llm trace load {path}` reads it, also without the engine.")
+    size_kb = path.stat().st_size / 1000
+    print(
+        tr(
+            "{path}: {size:.0f} kB. `%llm trace load {path}` reads it, also without the engine.",
+            path=path,
+            size=size_kb,
+        )
+    )
     return line.shown(path)
 
 
@@ -58,7 +66,7 @@ def _what_if(line: Line, changes: dict[str, Any]) -> object:
 
     args = line.args
     if args.speed is not None or getattr(args, "as") is not None:
-        raise UsageError("--what-if simulates in a clock of its own: leave --speed and --as out.")
+        raise UsageError(tr("--what-if simulates in a clock of its own: leave --speed and --as out."))
     changes = {SHORT.get(name, name): value for name, value in changes.items()}
     trace = llmlab.Trace.load(args.file)
     after = line.call(f"llmlab.Trace.load({args.file!r}).replay", trace.replay, **changes)
@@ -77,17 +85,20 @@ def _accuracy(trace: Trace, again: Trace) -> str:
     """What the simulator makes of the run as it was, beside what was measured."""
     measured, simulated = llmlab.metrics.throughput_tps(trace), llmlab.metrics.throughput_tps(again)
     if not measured or simulated is None:
-        return "The recorded run shows too little to compare the simulator with."
-    return (
-        f"Without changes the simulator gives {simulated:.0f} tok/s; the recorded engine gave {measured:.0f} "
-        "(measured). Before and after are both simulated: their difference is the change."
+        return tr("The recorded run shows too little to compare the simulator with.")
+    return tr(
+        "Without changes the simulator gives {simulated:.0f} tok/s; the recorded engine gave {measured:.0f} "
+        "(measured). Before and after are both simulated: their difference is the change.",
+        simulated=simulated,
+        measured=measured,
     )
 
 
 def export(line: Line) -> object:
     """The path that was written is the value. Perfetto is the only format so far."""
     path = line.call("llmlab.current().trace.to_perfetto", current().trace.to_perfetto, line.args.file)
-    print(f"{path}: {path.stat().st_size / 1000:.0f} kB. Open it in ui.perfetto.dev or in chrome://tracing.")
+    size_kb = path.stat().st_size / 1000
+    print(tr("{path}: {size:.0f} kB. Open it in ui.perfetto.dev or in chrome://tracing.", path=path, size=size_kb))
     return line.shown(path)
 
 

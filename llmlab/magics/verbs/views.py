@@ -9,6 +9,7 @@ from IPython.core.error import UsageError
 import llmlab
 from llmlab.cards import Card
 from llmlab.engines.result import Result
+from llmlab.language import tr
 from llmlab.magics.line import Line, Named
 from llmlab.magics.verbs.targets import current
 
@@ -31,15 +32,15 @@ def tokens(line: Line) -> object:
     """Pieces, ids and bytes of a text; of a variable with a result, its view. The ids, or the view, are the value."""
     text = line.args.text
     if not text:
-        raise UsageError("tokens: type a text, or the name of a variable that holds a result: `%llm tokens Hello`.")
+        raise UsageError(tr("tokens: type a text, or the name of a variable that holds a result: `%llm tokens Hello`."))
     if isinstance(line.names.get(text), Result):
         return line.show(line.call("llmlab.tokens", llmlab.tokens, Named(text, line.names[text])))
     engine = current()
     ids = line.call("llmlab.current().tokenize", engine.tokenize, text)
     rows = [(i, token, *_piece(piece)) for i, (token, piece) in enumerate(zip(ids, engine.pieces(ids), strict=True))]
-    more = (f"{len(rows) - MAX_ROWS} more are not shown.",) if len(rows) > MAX_ROWS else ()
-    count = f"{len(rows)} token{'' if len(rows) == 1 else 's'} in {engine.name}"
-    return line.show(Card(count, ("", "id", "piece", "bytes"), tuple(rows[:MAX_ROWS]), more), ids)
+    more = (tr("{count} more are not shown.", count=len(rows) - MAX_ROWS),) if len(rows) > MAX_ROWS else ()
+    count = tr("1 token in {name}" if len(rows) == 1 else "{count} tokens in {name}", count=len(rows), name=engine.name)
+    return line.show(Card(count, ("", "id", tr("piece"), tr("bytes")), tuple(rows[:MAX_ROWS]), more), ids)
 
 
 def _show(line: Line, name: str, function: Callable[[Any], Any]) -> object:

@@ -1,0 +1,232 @@
+"""Server: uvicorn on a thread of this process, from serve() to stop().
+
+This file must not know routes.
+"""
+
+from __future__ import annotations
+
+import ipaddress
+import logging
+import re
+import secrets
+import socket
+import threading
+import time
+from pathlib import Path
+from typing import Any
+
+import uvicorn
+
+from llmlab.cards import Card
+from llmlab.engines.handle import EngineHandle
+from llmlab.engines.registry import current, require_loaded
+from llmlab.errors import EngineError
+from llmlab.serve.app import Service
+from llmlab.serve.door import Door
+from llmlab.serve.metrics import Metrics
+from llmlab.serve.queueing import Queue
+
+MAX_BODY_BYTES = 4 * 2**20
+MAX_OPEN = 256
+# A stop tells the streams that are open, and waits this long for them to be read to their end.
+STOP_S, START_S, POLL_S = 2, 30.0, 0.25
+_TOKEN = re.compile(r"[!-~]{8,}")
+
+_servers: dict[EngineHandle, Server] = {}
+
+
+class Server:
+    """A running endpoint. Made by llmlab.serve(); ends by stop(), or when its engine is unloaded."""
+
+    def __init__(
+        self,
+        handle: EngineHandle,
+        listener: socket.socket,
+        *,
+        host: str,
+        token: str,
+        tls: dict[str, Any],
+        max_open: int,
+        max_body_bytes: int,
+    ) -> None:
+        self.handle, self.token = handle, token
+        self._listener = listener
+        self.host, self.port = host, int(listener.getsockname()[1])
+        self._queue = Queue(max_open)
+        metrics = Metrics(handle, self._queue)
+        self._service = Service(handle, self._queue, metrics)
+        self._door = Door(self._service.app(), token=token, max_body_bytes=max_body_bytes, metrics=metrics)
+        self.is_tls = bool(tls)
+        # what it logs would land in a notebook's cells
+        logging.getLogger("uvicorn.error").setLevel(logging.CRITICAL)
+        config = uvicorn.Config(
+            self._door, lifespan="off", ws="none", log_config=None, access_log=False, server_header=False,
+            timeout_graceful_shutdown=STOP_S, **tls,
+        )  # fmt: skip
+        config.load()  # a key that cannot be read is told here, not in the thread
+        self._uvicorn = uvicorn.Server(config)
+        self._thread = threading.Thread(target=self._run, name="llmlab server", daemon=True)
+        self._watcher = threading.Thread(target=self._watch_engine, name="llmlab server watch", daemon=True)
+
+    # ---- what a user does
+
+    @property
+    def url(self) -> str:
+        """What clients take as their base URL, without the /v1."""
+        host = f"[{self.host}]" if ":" in self.host else self.host
+        return f"{'https' if self.is_tls else 'http'}://{host}:{self.port}"
+
+    @property
+    def running(self) -> bool:
+        return self._thread.is_alive()
+
+    @property
+    def num_open(self) -> int:
+        """Answers to clients that have not ended on the engine."""
+        return self._queue.num_open
+
+    @property
+    def failures(self) -> list[str]:
+        """Tracebacks of requests that this server failed on: there should be none."""
+        return list(self._door.failures)
+
+    def stop(self) -> None:
+        """End it: what still runs for its clients is stopped on the engine. A second call does nothing."""
+        self._uvicorn.should_exit = True
+        self._service.cancel_all()
+        if self._thread.is_alive() and threading.current_thread() is not self._thread:
+            self._thread.join(STOP_S + START_S)
+        self._listener.close()
+        if _servers.get(self.handle) is self:
+            del _servers[self.handle]
+
+    def wait(self) -> None:
+        """Until it has ended. Ctrl-C raises KeyboardInterrupt, and the server runs on."""
+        while self._thread.is_alive():
+            self._thread.join(POLL_S)
+
+    def how_to_call(self) -> str:
+        """A line for the shell that asks it something."""
+        insecure = " -k" if self.is_tls else ""
+        return (
+            f"curl{insecure} {self.url}/v1/chat/completions -H 'Authorization: Bearer {self.token}' "
+            f"-H 'Content-Type: application/json' "
+            f'-d \'{{"messages": [{{"role": "user", "content": "Why is the sky blue?"}}], "max_tokens": 40}}\''
+        )
+
+    @property
+    def card(self) -> Card:
+        """Where it is and how it is called, the token included."""
+        python = (
+            f'openai.OpenAI(base_url="{self.url}/v1", api_key="{self.token}").chat.completions.create('
+            f'model="{self.handle.name}", messages=[{{"role": "user", "content": "Hi"}}])'
+        )
+        rows = (("URL", f"{self.url}/v1"), ("token", self.token), ("model", self.handle.name))
+        notes = [f"In Python: `{python}`", f"In a shell: `{self.how_to_call()}`", *self._warnings()]
+        return Card(f"{self.handle.name} is served", (), rows, tuple(notes))
+
+    def __repr__(self) -> str:
+        state = "" if self.running else ", stopped"
+        return f"Server({self.handle.name!r} at {self.url}/v1{state})"
+
+    def _warnings(self) -> list[str]:
+        if self.is_tls or _is_loopback(self.host):
+            return []
+        return [
+            "Other machines reach it, and the token travels unencrypted: give it a certificate (--tls-cert, --tls-key)."
+        ]
+
+    # ---- threads
+
+    def start(self) -> Server:
+        """Raises: EngineError when it does not come up."""
+        self._thread.start()
+        end_s = time.monotonic() + START_S
+        while not self._uvicorn.started:
+            if not self._thread.is_alive() or time.monotonic() > end_s:
+                raise EngineError(f"The server at {self.url} did not start.")
+            time.sleep(0.005)
+        self._watcher.start()
+        _servers[self.handle] = self
+        return self
+
+    def _run(self) -> None:
+        self._uvicorn.run(sockets=[self._listener])
+
+    def _watch_engine(self) -> None:
+        while self._thread.is_alive():
+            self._thread.join(POLL_S)
+            if self.handle.is_unloaded:
+                self.stop()
+
+
+def serve(
+    handle: EngineHandle | None = None,
+    *,
+    host: str = "127.0.0.1",
+    port: int = 0,
+    token: str | None = None,
+    tls_cert: str | Path | None = None,
+    tls_key: str | Path | None = None,
+    max_open: int = MAX_OPEN,
+    max_body_bytes: int = MAX_BODY_BYTES,
+) -> Server:
+    """Put a loaded engine, the current one if none is given, behind an OpenAI-compatible endpoint; returns at once.
+
+    `port` 0: any free one. `token`: what clients must send as their API key; made here when none is given. `max_open`:
+    answers that may run or wait at once, others get 429. An engine has one server: another one takes its place.
+
+    >>> srv = llmlab.serve(eng); srv.url, srv.token    # doctest: +SKIP
+
+    Raises: EngineError when the engine is gone, the port is taken, or a certificate cannot be used.
+    """
+    handle = handle or current()
+    if handle is None:
+        raise EngineError("No engine is loaded. Load one: `%llm load smollm2-135m`.")
+    require_loaded(handle)
+    if token is not None and not _TOKEN.fullmatch(token):
+        raise EngineError("A token is 8 or more plain characters without spaces. Leave it out, and one is made.")
+    tls = _tls(tls_cert, tls_key)
+    if (before := _servers.get(handle)) is not None:
+        before.stop()
+    listener = _listen(host, port)
+    try:
+        server = Server(
+            handle, listener, host=host, token=token or secrets.token_urlsafe(24), tls=tls, max_open=max_open,
+            max_body_bytes=max_body_bytes,
+        )  # fmt: skip
+        return server.start()
+    except OSError as error:  # ssl.SSLError is one
+        listener.close()
+        raise EngineError(f"{tls_cert} and {tls_key} are no certificate and its key ({error}).") from None
+    except BaseException:
+        listener.close()
+        raise
+
+
+def servers() -> list[Server]:
+    """What is served by this process."""
+    return list(_servers.values())
+
+
+def _listen(host: str, port: int) -> socket.socket:
+    """Raises: EngineError when the place is taken, or is none."""
+    try:
+        return socket.create_server((host, port), family=socket.AF_INET6 if ":" in host else socket.AF_INET)
+    except (OSError, OverflowError) as error:
+        raise EngineError(
+            f"Nothing can listen at {host}:{port} ({error}). Choose another port, or 0 for any free one."
+        ) from None
+
+
+def _tls(cert: str | Path | None, key: str | Path | None) -> dict[str, Any]:
+    if (cert is None) != (key is None):
+        raise EngineError("TLS needs both: a certificate (--tls-cert FILE) and its key (--tls-key FILE).")
+    return {} if cert is None else {"ssl_certfile": str(cert), "ssl_keyfile": str(key)}
+
+
+def _is_loopback(host: str) -> bool:
+    try:
+        return ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return host == "localhost"

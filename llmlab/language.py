@@ -9,7 +9,6 @@ This file must not know any sentence.
 
 from __future__ import annotations
 
-import json
 import os
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -54,6 +53,8 @@ def tr_notebook(notebook: str) -> str:
     """An .ipynb file with its text cells in that language; code, with its comments, stays."""
     if not language():
         return notebook
+    import json  # only a translated notebook needs it
+
     book = json.loads(notebook)
     for cell in book["cells"]:
         if cell["cell_type"] == "markdown":

@@ -21,8 +21,8 @@ PACKAGE = ROOT / "llmlab"
 MODULES = sorted(PACKAGE.rglob("*.py"))
 # design: a part may import the parts before it, and itself
 ORDER = (
-    "language errors cards shipped trace metrics models scheduling engines doctor parity compare quality bench report serve remote "
-    "views labs magics cli"
+    "language errors cards shipped trace metrics models scheduling engines doctor parity compare quality bench report "
+    "serve remote views labs magics cli"
 ).split()
 # third-party package -> the only files that may import it
 ONLY_IN = {

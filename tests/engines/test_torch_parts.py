@@ -297,7 +297,7 @@ def test_a_wrong_pool_reaches_the_notebook_as_a_sentence():
     assert eng.alive and eng.trace.header.capabilities.kv == "blocks"
 
 
-@pytest.mark.slow
+@pytest.mark.soak
 @pytest.mark.usefixtures("unloaded")
 def test_an_attention_of_the_notebook_runs_inline_and_one_that_travels_in_a_host():
     answers, weights = [], []

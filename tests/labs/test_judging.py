@@ -62,7 +62,7 @@ BAD_DAYS = {
         r"Q1 was stopped after 3 s: an endless loop in one\(\)",
     ),
     "memory": (
-        "x = bytearray(2**28)\nwhile True:\n    x += x",
+        "x = bytes(2**28)\nwhile True:\n    x += x",
         r"Q1 needed more than 1 GiB of memory .* in one\(\), line 4: x \+= x",
     ),
     "exit": ("import sys\nsys.exit(0)", r"Q1 ended Python with sys\.exit\(\) in one\(\), line 3"),

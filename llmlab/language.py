@@ -46,7 +46,12 @@ def language() -> str:
     if _is_english.get():
         return ""
     name = os.environ.get(VARIABLE, "").partition(".")[0].replace("-", "_")
-    return name if name and (TRANSLATIONS / name).is_dir() else ""
+    return name if name and _is_translated(name) else ""
+
+
+@cache
+def _is_translated(name: str) -> bool:
+    return (TRANSLATIONS / name).is_dir()
 
 
 def tr_notebook(notebook: str) -> str:

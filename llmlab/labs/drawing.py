@@ -6,48 +6,37 @@ Imported when something is drawn. This file must not know any check.
 from __future__ import annotations
 
 from llmlab.labs.description import Picture
+from llmlab.labs.drawing_frame import SIDE, begin, beside, end, free_blocks, outline
 from llmlab.labs.pictures import Blocks, differing, sides_of
 from llmlab.labs.sentences import say
 from llmlab.views import twin_paper as ink
 from llmlab.views.twin_paper import Paper
 
-WIDTH, MARGIN, GAP = 1000, 14, 28
 SQUARE, BETWEEN, ROW = 52, 6, 78
 TOP = 78
 
 
 def draw(picture: Picture) -> bytes:
     """As a PNG."""
-    paper = Paper(WIDTH)
-    paper.title("", say("picture_title", call=picture["call"]), MARGIN - 10)
+    paper = begin(picture)
     wrong, (yours, expected) = set(differing(picture)), sides_of(picture)
-    width = (WIDTH - 2 * MARGIN - GAP) / 2
     bottom = 0.0
-    for x, name, side in ((MARGIN, say("yours"), yours), (MARGIN + width + GAP, say("expected"), expected)):
-        paper.text(name, x, 54, size=14, bold=True)
-        _draw_free(paper, side.num_free, x + width, is_wrong=yours.num_free != expected.num_free)
-        bottom = max(bottom, _draw_side(paper, side, wrong, x, width))
-    last = paper.words([(picture["sentence"], True)], MARGIN, bottom + 22, WIDTH - 2 * MARGIN)
-    paper.height = last + 16
-    return paper.png()
+    for x, side in zip(beside(paper), (yours, expected), strict=True):
+        free_blocks(paper, side.num_free, x, is_wrong=yours.num_free != expected.num_free)
+        bottom = max(bottom, _draw_side(paper, side, wrong, x))
+    return end(paper, picture, bottom + 22)
 
 
-def _draw_free(paper: Paper, count: int, right: float, *, is_wrong: bool) -> None:
-    colour = ink.WARN if is_wrong else ink.INK2
-    paper.text(say("picture_free", count=count), right, 54, align="right", bold=is_wrong, colour=colour)
-
-
-def _draw_side(paper: Paper, side: Blocks, wrong: set[int], x: float, width: float) -> float:
+def _draw_side(paper: Paper, side: Blocks, wrong: set[int], x: float) -> float:
     """One pool with its block tables; where it ends."""
-    columns = max(1, int(width // (SQUARE + BETWEEN)))
+    columns = max(1, int(SIDE // (SQUARE + BETWEEN)))
     colours = {name: ink.owner(i, len(side.tables)) for i, name in enumerate(sorted(side.tables))}
     for block in range(len(side.counts)):
         left, top = x + block % columns * (SQUARE + BETWEEN), TOP + block // columns * ROW
         paper.text(f"#{block}", left, top - 5, size=11, colour=ink.INK3)
         _draw_block(paper, side.owners(block), side.counts[block], colours, left, top)
         if block in wrong:
-            paper.box(left - 3, top - 3, SQUARE + 6, SQUARE + 6, None, ink.WARN, thick=3, radius=2)
-            paper.mark("failed", left + SQUARE - 8, top - 10)
+            outline(paper, left, top, SQUARE)
     y = TOP + -(-len(side.counts) // columns) * ROW + 2.0
     for name, table in side.tables.items():
         paper.text(f"{name} → {', '.join(map(str, table)) or '–'}", x, y, size=13)

@@ -7,12 +7,12 @@ Imported when something is drawn. This file must not know any check.
 from __future__ import annotations
 
 from llmlab.labs.description import Picture
+from llmlab.labs.drawing_frame import MARGIN, WIDTH, begin, end
 from llmlab.labs.pictures_bars import Bars, differing, shown, sides_of, top_of
 from llmlab.labs.sentences import say
 from llmlab.views import twin_paper as ink
 from llmlab.views.twin_paper import Paper
 
-WIDTH, MARGIN = 1000, 14
 CHART, BETWEEN, TOP = 120, 72, 92
 YOURS, EXPECTED = "#3b89c2", "#405aba"
 # Bars wide enough for a number above them; narrower ones only have their labels, as far as these fit.
@@ -21,8 +21,7 @@ LEAST_FOR_NUMBERS = 30
 
 def draw(picture: Picture) -> bytes:
     """As a PNG."""
-    paper = Paper(WIDTH)
-    paper.title("", say("picture_title", call=picture["call"]), MARGIN - 10)
+    paper = begin(picture)
     wrong, (yours, expected) = set(differing(picture)), sides_of(picture)
     top, bottom = top_of(yours, expected) or 1.0, 0.0
     for i, (name, side, colour) in enumerate(((say("yours"), yours, YOURS), (say("expected"), expected, EXPECTED))):
@@ -31,9 +30,7 @@ def draw(picture: Picture) -> bytes:
         paper.text(picture["axis"], WIDTH - MARGIN, y - 34, align="right", colour=ink.INK2)
         _draw_chart(paper, side, picture["labels"], wrong, top, y, colour)
         bottom = y + CHART
-    last = paper.words([(picture["sentence"], True)], MARGIN, bottom + 44, WIDTH - 2 * MARGIN)
-    paper.height = last + 16
-    return paper.png()
+    return end(paper, picture, bottom + 44)
 
 
 def _draw_chart(

@@ -6,37 +6,30 @@ Imported when something is drawn. This file must not know any check.
 from __future__ import annotations
 
 from llmlab.labs.description import Picture
+from llmlab.labs.drawing_frame import SIDE, begin, beside, end, free_blocks, outline
 from llmlab.labs.pictures_cache import Cache, chains, differing, sides_of
 from llmlab.labs.sentences import say
 from llmlab.views import twin_paper as ink
 from llmlab.views.twin_paper import Paper
 
-WIDTH, MARGIN, GAP = 1000, 14, 28
 SQUARE, BETWEEN, ROW = 60, 12, 96
 TOP = 82
 
 
 def draw(picture: Picture) -> bytes:
     """As a PNG."""
-    paper = Paper(WIDTH)
-    paper.title("", say("picture_title", call=picture["call"]), MARGIN - 10)
+    paper = begin(picture)
     wrong, (yours, expected) = set(differing(picture)), sides_of(picture)
-    width = (WIDTH - 2 * MARGIN - GAP) / 2
     bottom = 0.0
-    for x, name, side in ((MARGIN, say("yours"), yours), (MARGIN + width + GAP, say("expected"), expected)):
-        is_wrong = yours.num_free != expected.num_free
-        paper.text(name, x, 54, size=14, bold=True)
-        free = say("picture_free", count=side.num_free)
-        paper.text(free, x + width, 54, align="right", bold=is_wrong, colour=ink.WARN if is_wrong else ink.INK2)
-        bottom = max(bottom, _draw_side(paper, side, wrong, x, width))
-    last = paper.words([(picture["sentence"], True)], MARGIN, bottom + 22, WIDTH - 2 * MARGIN)
-    paper.height = last + 16
-    return paper.png()
+    for x, side in zip(beside(paper), (yours, expected), strict=True):
+        free_blocks(paper, side.num_free, x, is_wrong=yours.num_free != expected.num_free)
+        bottom = max(bottom, _draw_side(paper, side, wrong, x))
+    return end(paper, picture, bottom + 22)
 
 
-def _draw_side(paper: Paper, side: Cache, wrong: set[int], x: float, width: float) -> float:
+def _draw_side(paper: Paper, side: Cache, wrong: set[int], x: float) -> float:
     """One pool with what each lookup finds; where it ends."""
-    columns = max(1, int(width // (SQUARE + BETWEEN)))
+    columns = max(1, int(SIDE // (SQUARE + BETWEEN)))
     names = sorted({*side.tables, *side.found})
     colours = {name: ink.owner(i, len(names)) for i, name in enumerate(names)}
     for block in range(len(side.counts)):
@@ -44,8 +37,7 @@ def _draw_side(paper: Paper, side: Cache, wrong: set[int], x: float, width: floa
         paper.text(f"#{block}", left, top - 5, size=11, colour=ink.INK3)
         _draw_block(paper, side, block, colours, left, top)
         if block in wrong:
-            paper.box(left - 3, top - 3, SQUARE + 6, SQUARE + 6, None, ink.WARN, thick=3, radius=2)
-            paper.mark("failed", left + SQUARE - 8, top - 10)
+            outline(paper, left, top, SQUARE)
     y = TOP + -(-len(side.counts) // columns) * ROW - 4.0
     for chain in chains(side):
         paper.text(chain, x, y, size=13)

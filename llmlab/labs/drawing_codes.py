@@ -9,12 +9,12 @@ from __future__ import annotations
 from math import isfinite
 
 from llmlab.labs.description import Picture
+from llmlab.labs.drawing_frame import MARGIN, WIDTH, end
 from llmlab.labs.pictures_codes import Block, differing, sides_of
 from llmlab.labs.sentences import say
 from llmlab.views import twin_paper as ink
 from llmlab.views.twin_paper import Paper
 
-WIDTH, MARGIN = 1000, 14
 CHART, BETWEEN, TOP = 150, 84, 84
 BAR, LEVEL = "#a9c4e4", "#1b2027"
 # Levels that are drawn as a line: all 16 of Q4_0, every 32nd of Q8_0.
@@ -37,9 +37,7 @@ def draw(picture: Picture) -> bytes:
             bold=is_other, colour=ink.WARN if is_other else ink.INK2,
         )  # fmt: skip
         _draw_side(paper, picture, side, wrong, reach, y)
-    last = paper.words([(picture["sentence"], True)], MARGIN, y + CHART + 52, WIDTH - 2 * MARGIN)
-    paper.height = last + 16
-    return paper.png()
+    return end(paper, picture, y + CHART + 52)
 
 
 def _draw_side(paper: Paper, picture: Picture, side: Block, wrong: set[int], reach: float, top: float) -> None:

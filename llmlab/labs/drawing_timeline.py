@@ -6,12 +6,12 @@ Imported when something is drawn. This file must not know any check.
 from __future__ import annotations
 
 from llmlab.labs.description import Picture
+from llmlab.labs.drawing_frame import MARGIN, SIDE, WIDTH, begin, beside, end
 from llmlab.labs.pictures_timeline import LOST, WAITS, Column, Timeline, differing, sides_of
 from llmlab.labs.sentences import say
 from llmlab.views import twin_paper as ink
 from llmlab.views.twin_paper import LegendItem, Paper
 
-WIDTH, MARGIN, GAP = 1000, 14, 28
 GUTTER, ROW, STRIP = 46, 20, 44
 WIDEST = 34
 TOP = 78
@@ -19,26 +19,21 @@ TOP = 78
 
 def draw(picture: Picture) -> bytes:
     """As a PNG."""
-    paper = Paper(WIDTH)
-    paper.title("", say("picture_in", call=picture["call"]), MARGIN - 10)
+    paper = begin(picture, "picture_in")
     wrong, (yours, expected) = set(differing(picture)), sides_of(picture)
-    width = (WIDTH - 2 * MARGIN - GAP) / 2
     bottom = 0.0
-    for x, name, side in ((MARGIN, say("yours"), yours), (MARGIN + width + GAP, say("expected"), expected)):
-        paper.text(name, x, 54, size=14, bold=True)
-        bottom = max(bottom, _Side(paper, side, wrong, x, width).draw())
+    for x, side in zip(beside(paper), (yours, expected), strict=True):
+        bottom = max(bottom, _Side(paper, side, wrong, x).draw())
     last = paper.legend(_legend(paper), MARGIN, bottom + 10, WIDTH - 2 * MARGIN)
-    last = paper.words([(picture["sentence"], True)], MARGIN, last + 18, WIDTH - 2 * MARGIN)
-    paper.height = last + 16
-    return paper.png()
+    return end(paper, picture, last + 18)
 
 
 class _Side:
     """One of the two."""
 
-    def __init__(self, paper: Paper, side: Timeline, wrong: set[str], x: float, width: float) -> None:
+    def __init__(self, paper: Paper, side: Timeline, wrong: set[str], x: float) -> None:
         self.paper, self.side, self.wrong, self.x = paper, side, wrong, x
-        self.left, self.wide = x + GUTTER, min(WIDEST, (width - GUTTER) / max(1, len(side.columns)))
+        self.left, self.wide = x + GUTTER, min(WIDEST, (SIDE - GUTTER) / max(1, len(side.columns)))
 
     def draw(self) -> float:
         """Where it ends."""

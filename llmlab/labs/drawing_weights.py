@@ -6,36 +6,29 @@ Imported when something is drawn. This file must not know any check.
 from __future__ import annotations
 
 from llmlab.labs.description import Picture
+from llmlab.labs.drawing_frame import SIDE, begin, beside, end
 from llmlab.labs.pictures_weights import Grid, differing, told
-from llmlab.labs.sentences import say
 from llmlab.views import twin_paper as ink
 from llmlab.views.twin_paper import Paper
 
-WIDTH, MARGIN, GAP = 1000, 14, 28
 TOP, LABEL, MOST, HIGH = 96, 62, 52, 38
 DARK, SHADES = "#1f3f8f", 8
 
 
 def draw(picture: Picture) -> bytes:
     """As a PNG."""
-    paper = Paper(WIDTH)
-    paper.title("", say("picture_title", call=picture["call"]), MARGIN - 10)
+    paper = begin(picture)
     wrong = set(differing(picture))
-    width = (WIDTH - 2 * MARGIN - GAP) / 2
-    for x, key in ((MARGIN, "yours"), (MARGIN + width + GAP, "expected")):
-        paper.text(say(key), x, 54, size=14, bold=True)
-        _draw_grid(paper, picture[key], picture["rows"], picture["columns"], wrong, x, width)
+    for x, key in zip(beside(paper), ("yours", "expected"), strict=True):
+        _draw_grid(paper, picture[key], picture["rows"], picture["columns"], wrong, x)
     bottom = TOP + HIGH * len(picture["rows"])
-    last = paper.words([(picture["sentence"], True)], MARGIN, bottom + 26, WIDTH - 2 * MARGIN)
-    paper.height = last + 16
-    return paper.png()
+    return end(paper, picture, bottom + 26)
 
 
 def _draw_grid(
-    paper: Paper, weights: Grid, rows: list[str], columns: list[str], wrong: set[tuple[int, int]], x: float,
-    width: float,
-) -> None:  # fmt: skip
-    wide = min(MOST, (width - LABEL) / max(1, len(columns)))
+    paper: Paper, weights: Grid, rows: list[str], columns: list[str], wrong: set[tuple[int, int]], x: float
+) -> None:
+    wide = min(MOST, (SIDE - LABEL) / max(1, len(columns)))
     left = x + LABEL
     for j, column in enumerate(columns):
         paper.text(column, left + (j + 0.5) * wide, TOP - 8, size=11, align="center", colour=ink.INK3)

@@ -29,7 +29,8 @@ class Blocks:
     def owners(self, block: int) -> list[str]:
         return [name for name, table in self.tables.items() if block in table]
 
-    def square(self, block: int) -> tuple[list[str], int]:
+    def square(self, block: int) -> tuple[object, ...]:
+        """All that is told of a block."""
         return self.owners(block), self.counts[block]
 
 
@@ -44,7 +45,10 @@ def sides_of(picture: Picture) -> tuple[Blocks, Blocks]:
 
 def differing(picture: Picture) -> list[int]:
     """Blocks whose owners or counts differ, in order."""
-    yours, expected = sides_of(picture)
+    return differing_blocks(*sides_of(picture))
+
+
+def differing_blocks(yours: Blocks, expected: Blocks) -> list[int]:
     both = min(len(yours.counts), len(expected.counts))
     return [block for block in range(both) if yours.square(block) != expected.square(block)]
 

@@ -9,24 +9,19 @@ from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 
 from llmlab.labs.description import Picture
+from llmlab.labs.pictures import Blocks, differing_blocks
 from llmlab.labs.sentences import say
 
 
 @dataclass(frozen=True, slots=True)
-class Cache:
-    """A pool at one moment. `tables`: sequence -> its blocks; `counts`: what ref_count says of each block.
+class Cache(Blocks):
+    """A pool with what it keeps.
 
     `found`: name of a text -> the blocks that a lookup of it finds; `unwritten`: blocks whose KV was never computed.
     """
 
-    tables: Mapping[str, Sequence[int]]
-    counts: Sequence[int]
-    num_free: int
     found: Mapping[str, Sequence[int]]
     unwritten: Sequence[int] = ()
-
-    def owners(self, block: int) -> list[str]:
-        return [name for name, table in self.tables.items() if block in table]
 
     def labels(self, block: int) -> list[str]:
         """`A0`: the first block that a lookup of A finds."""
@@ -53,9 +48,7 @@ def sides_of(picture: Picture) -> tuple[Cache, Cache]:
 
 def differing(picture: Picture) -> list[int]:
     """Blocks whose owners, counts or places in a chain differ, in order."""
-    yours, expected = sides_of(picture)
-    both = min(len(yours.counts), len(expected.counts))
-    return [block for block in range(both) if yours.square(block) != expected.square(block)]
+    return differing_blocks(*sides_of(picture))
 
 
 def text(picture: Picture) -> str:

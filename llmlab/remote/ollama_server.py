@@ -14,6 +14,7 @@ import ollama
 
 from llmlab.engines.messages import Prompt
 from llmlab.errors import EngineDied, EngineError, LlmlabError, RequestError
+from llmlab.remote import failures
 from llmlab.remote.backend import About, Arrival, Piece
 from llmlab.remote.keys import Key
 from llmlab.trace import Capabilities
@@ -154,13 +155,7 @@ class OllamaServer:
         )
 
     def _broken(self, num_pieces: int, error: Exception | None) -> LlmlabError:
-        why = "the stream ended before the answer did" if error is None else _sentence(error)
-        return EngineDied(
-            self._key.hide(
-                f"The server at {self.url} broke the answer off after {num_pieces} tokens ({why}). What had come is in "
-                "`.results` of this error. Ask again when the server is there."
-            )
-        )
+        return failures.broken_off(self.url, self._key, num_pieces, None if error is None else _sentence(error))
 
     def _refusal(self, error: Exception) -> LlmlabError:
         """An error before the first token: the client tells of a refusal when the stream is first read."""
@@ -181,10 +176,10 @@ class OllamaServer:
                     f"name it: `%llm connect {self.url} --kind ollama --api-key-env VARIABLE`."
                 )
             case ollama.ResponseError() if 400 <= error.status_code < 500:
-                return RequestError(f"The server at {self.url} refuses this: {said}")
+                return failures.refused(self.url, said)
         if type(error).__name__.endswith("Timeout"):
-            return EngineDied(f"The server at {self.url} did not answer within {self._timeout_s:g} s.")
-        return EngineError(f"The server at {self.url} failed: {said}")
+            return failures.late(self.url, self._timeout_s)
+        return failures.failed(self.url, said)
 
 
 def _found(model: str | None, names: list[str]) -> str | None:
@@ -217,4 +212,4 @@ def _arrival(part: Any) -> Arrival:
 
 
 def _sentence(error: Exception) -> str:
-    return (str(error) or type(error).__name__).split("\n")[0][:500]
+    return failures.one_line(str(error) or type(error).__name__)

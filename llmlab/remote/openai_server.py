@@ -15,6 +15,7 @@ import openai
 
 from llmlab.engines.messages import Prompt
 from llmlab.errors import EngineDied, EngineError, LlmlabError, RequestError
+from llmlab.remote import failures
 from llmlab.remote.backend import About, Arrival, Piece
 from llmlab.remote.keys import Key
 from llmlab.trace import Capabilities, FinishReason
@@ -203,20 +204,14 @@ class OpenaiServer:
     # ---- errors
 
     def _broken(self, num_pieces: int, error: Exception | None) -> LlmlabError:
-        why = "the stream ended before the answer did" if error is None else _sentence(error)
-        return EngineDied(
-            self._key.hide(
-                f"The server at {self.url} broke the answer off after {num_pieces} tokens ({why}). What had come is in "
-                "`.results` of this error. Ask again when the server is there."
-            )
-        )
+        return failures.broken_off(self.url, self._key, num_pieces, None if error is None else _sentence(error))
 
     def _told(self, error: Exception) -> LlmlabError:
         """What went wrong before an answer began, in our words and the server's, and never with the key."""
         said, url = self._key.hide(_sentence(error)), self.url
         match error:
             case openai.APITimeoutError():
-                return EngineDied(f"The server at {url} did not answer within {self._timeout_s:g} s.")
+                return failures.late(url, self._timeout_s)
             case openai.APIConnectionError():
                 return EngineDied(f"No server at {url} ({said}). Start one (`%llm serve`), or use `-e llamacpp`.")
             case openai.AuthenticationError() | openai.PermissionDeniedError():
@@ -228,10 +223,10 @@ class OpenaiServer:
             case openai.RateLimitError():
                 return EngineError(f"The server at {url} has too much to do ({said}). Ask again later.")
             case openai.APIStatusError() if error.status_code < 500:
-                return RequestError(f"The server at {url} refuses this: {said}")
+                return failures.refused(url, said)
             case LlmlabError():
                 return error
-        return EngineError(f"The server at {url} failed: {said}")
+        return failures.failed(url, said)
 
 
 def _pieces(text: str, ids: list[int], entries: list[dict[str, Any]], num_top: int = 0) -> tuple[Piece, ...]:
@@ -291,4 +286,4 @@ def _sentence(error: Exception) -> str:
     body = getattr(error, "body", None)
     told = body.get("message") if isinstance(body, dict) else None
     cause = error.__cause__ if isinstance(error, openai.APIConnectionError) else None
-    return str(told or cause or error or type(error).__name__).split("\n")[0][:500]
+    return failures.one_line(told or cause or error or type(error).__name__)

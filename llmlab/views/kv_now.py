@@ -9,7 +9,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 from llmlab.trace.runs import runs
-from llmlab.views.story import PHASES, Story
+from llmlab.views.story import PHASES, Story, requests_in
 
 DECODE = PHASES["decode"]
 # [request, phase, tokens, computed before]
@@ -33,7 +33,7 @@ class Memory:
     def tokens(self) -> dict[int, int]:
         """Up to date; settled once for all steps in which the same requests went on."""
         if self._num_alike:
-            for request in _requests(self._going_on):
+            for request in requests_in(self._going_on):
                 self._tokens[request] = self._tokens.get(request, 0) + self._num_alike
             self._num_alike = 0
         return self._tokens
@@ -57,7 +57,7 @@ class Memory:
     def _regroup(self, going_on: list[int], preempted: Iterable[Sequence[int]]) -> None:
         """Others go on from this step on. A preempted request may be among them: back in the same step."""
         tokens, self._going_on = self.tokens, going_on
-        back = set(_requests(going_on))
+        back = set(requests_in(going_on))
         for request, *_ in preempted:
             if request not in back:
                 tokens.pop(request, None)
@@ -66,7 +66,7 @@ class Memory:
     def rows(self) -> list[Row]:
         """Made when asked for: of most steps nobody asks."""
         now = self.tokens | self._ended
-        return sorted([*([r, DECODE, 1, now[r] - 1] for r in _requests(self._last.get("d", []))), *self._last["r"]])
+        return sorted([*([r, DECODE, 1, now[r] - 1] for r in requests_in(self._last.get("d", []))), *self._last["r"]])
 
     def snapshot(self) -> dict[str, Any]:
         """This state as `head.start`: a change of an empty cache."""
@@ -77,11 +77,6 @@ class Memory:
 
     def _begin(self) -> None:
         """Forget what only the last step did."""
-
-
-def _requests(ranges: Sequence[int]) -> list[int]:
-    """Those that go on decoding in a step."""
-    return [r for i in range(0, len(ranges), 2) for r in range(ranges[i], ranges[i] + ranges[i + 1])]
 
 
 class BlocksNow(Memory):

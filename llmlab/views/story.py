@@ -268,6 +268,15 @@ def _milliseconds(step: Step) -> list[float] | None:
     return None if any(part is None for part in parts) else [round(1000 * (part or 0.0), 3) for part in parts]
 
 
+def requests_in(ranges: Sequence[int]) -> list[int]:
+    """Who goes on, from the ranges of a record.
+
+    >>> requests_in([0, 3, 5, 1])
+    [0, 1, 2, 5]
+    """
+    return [r for i in range(0, len(ranges), 2) for r in range(ranges[i], ranges[i] + ranges[i + 1])]
+
+
 def _ranges(indexes: Sequence[int]) -> list[int]:
     """Ascending numbers as [first, how many, first, how many, ...].
 

@@ -42,7 +42,7 @@ class StoryView(Placed["View"]):
         self._options: dict[str, Any] = {"parts": parts, "title": title, "presentation": presentation}
         self._at: int | None = None  # where the user stopped to look; None: at the end
         self._rest: Iterator[int] = iter(())  # tells what is left of a trace
-        self._num_left = 0
+        self._num_steps = 0  # of it
 
     @classmethod
     def of_trace(
@@ -51,10 +51,10 @@ class StoryView(Placed["View"]):
         """Of a long trace, only the beginning is told at once."""
         story = Story(trace.header)
         view = cls(story, parts, title, story_id, presentation=presentation)
-        num_steps = len(trace.step_records)
+        view._num_steps = num_steps = len(trace.step_records)
         is_long = num_steps > 2 * PART_STEPS and not trace.incidents
         view._rest = story.tell(trace, PART_STEPS if is_long else num_steps or 1)
-        view._num_left = num_steps - next(view._rest)
+        next(view._rest)
         return view
 
     # ---- what a user does
@@ -65,7 +65,6 @@ class StoryView(Placed["View"]):
         if not isinstance(self._told, Live):
             for _ in self._rest:
                 pass
-            self._num_left = 0
             return self._told
         story = self._told.catch_up()
         if story is not None and self._told.run.died:
@@ -110,7 +109,7 @@ class StoryView(Placed["View"]):
 
     def _appear(self, *, is_page: bool) -> None:
         told = self._told
-        if isinstance(told, Story) and is_page and self._num_left:
+        if isinstance(told, Story) and is_page and len(told.steps) < self._num_steps:
             self._appear_in_parts(told)
             return
         live = told if isinstance(told, Live) and self.is_live else None  # asked once: it may end meanwhile
@@ -141,13 +140,13 @@ class StoryView(Placed["View"]):
         from llmlab.views.widget import View
 
         sent = len(story.steps)
-        self._widget = View(story, self._answer, num_left=self._num_left, **self._options, id=self._story_id)
+        num_left = self._num_steps - sent
+        self._widget = View(story, self._answer, num_left=num_left, **self._options, id=self._story_id)
         self._widget.state, self._widget.place = "telling", self._display_id
         publish(self._placed(self._without_twin(UNDRAWN)), self._display_id)
         for told in self._rest:
             self.send(steps_message(story, sent))
             sent = told
-        self._num_left = 0
         self._widget.state = "ended"
         self.republish()
 

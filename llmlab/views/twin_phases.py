@@ -5,7 +5,7 @@ from __future__ import annotations
 from bisect import bisect_left
 from typing import Any
 
-from llmlab.views.story import Story
+from llmlab.views.story import Story, requests_in
 
 # Ascending by rarity: a place that stands for several steps shows the rarest.
 NONE, WAITING, DECODE, GROW, PREFILL, RECOMPUTE, LOST = range(7)
@@ -65,7 +65,7 @@ def rows_of(story: Story) -> list[Row]:
     grown: list[tuple[int, int]] = []
 
     def decode_until(step: int) -> None:
-        for r in _requests(decoding):
+        for r in requests_in(decoding):
             rows[r].codes[decoding_from:step] = bytes([DECODE]) * (step - decoding_from)
 
     for i, record in enumerate(story.steps):
@@ -76,7 +76,7 @@ def rows_of(story: Story) -> list[Row]:
         if record["d"] != decoding or record["pre"]:
             decode_until(i)
             decoding, decoding_from = record["d"], i
-            for r in _requests(decoding):
+            for r in requests_in(decoding):
                 go(r, i)
         for r, phase, tokens, *_ in record["r"]:
             go(r, i)
@@ -97,7 +97,3 @@ def rows_of(story: Story) -> list[Row]:
             arrive(r, len(ends))
         row.wait_until(len(ends))
     return rows
-
-
-def _requests(ranges: list[int]) -> list[int]:
-    return [r for first, n in zip(ranges[::2], ranges[1::2], strict=True) for r in range(first, first + n)]

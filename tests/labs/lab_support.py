@@ -6,11 +6,14 @@ import ast
 from pathlib import Path
 
 from llmlab.labs.description import Lab
+from llmlab.labs.finding import LABS
 from llmlab.labs.judge import judged
 from llmlab.labs.master import definitions, with_solutions, without_solutions
 from llmlab.labs.order import Order
 from llmlab.labs.submission import from_source
 
+# Without a look at what is in them: that costs time whenever tests are collected.
+LAB_IDS = sorted(path.parent.name[:5] for path in LABS.glob("lab[0-9][0-9]_*/checks.py"))
 WRONG = Path(__file__).resolve().parent / "wrong"
 
 
@@ -41,6 +44,11 @@ def source_of(lab: Lab, name: str) -> str:
 def mistakes_of(lab: Lab) -> list[Path]:
     """The wrong solutions of a lab; each stands below its reference."""
     return sorted((WRONG / lab.lab_id).glob("*.py"))
+
+
+def mistake_of(lab: Lab, name: str) -> Path:
+    """Raises: StopIteration when the lab knows no such mistake."""
+    return next(path for path in mistakes_of(lab) if path.stem == name)
 
 
 def with_mistake(lab: Lab, path: Path) -> str:

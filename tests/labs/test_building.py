@@ -11,8 +11,8 @@ from typing import Any
 
 import nbformat
 import pytest
-from lab_support import source_of
-from small_lab import GOOD, write_small_lab
+from lab_support import LAB_IDS, source_of
+from small_lab import GOOD
 
 from llmlab import cli
 from llmlab.errors import LlmlabError
@@ -24,18 +24,7 @@ from llmlab.labs.finding import find_lab, load_lab
 from llmlab.labs.master import with_solutions, without_solutions
 from llmlab.labs.public_checks import public_checks
 
-# Without a look at what is in them: that costs time whenever tests are collected.
-LAB_IDS = sorted(path.parent.name[:5] for path in finding.LABS.glob("lab[0-9][0-9]_*/checks.py"))
 SECRETS = ("secret_one", "int(pi) - 1", "secret answer", "BEGIN SOLUTION", "is_two_for_all_seeds", "hidden_helper")
-
-
-@pytest.fixture
-def lab(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Lab:
-    """The only lab there is."""
-    labs = tmp_path / "labs"
-    folder = write_small_lab(labs)
-    monkeypatch.setattr(finding, "LABS", labs)
-    return load_lab(folder)
 
 
 @pytest.fixture

@@ -11,25 +11,15 @@ from pathlib import Path
 
 import psutil
 import pytest
-from small_lab import GOOD, notebook_text, with_large_output, write_small_lab
+from small_lab import GOOD, notebook_text, with_large_output
 
 from llmlab import cli
 from llmlab.errors import LlmlabError
-from llmlab.labs import finding, grading, judging
+from llmlab.labs import grading, judging
 from llmlab.labs.description import Lab
-from llmlab.labs.finding import load_lab
 from llmlab.labs.record import Record
 
 WRONG = GOOD.replace("return 2", "return 3")
-
-
-@pytest.fixture
-def lab(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Lab:
-    """The only lab there is."""
-    labs = tmp_path / "labs"
-    folder = write_small_lab(labs)
-    monkeypatch.setattr(finding, "LABS", labs)
-    return load_lab(folder)
 
 
 @pytest.fixture

@@ -2,27 +2,27 @@
 
 from __future__ import annotations
 
-import ast
 from pathlib import Path
 
 import pytest
-from lab_support import WRONG, raw_points, reasons_of, source_of
+from lab_support import (
+    assert_mistake_is_told,
+    mistake_of,
+    mistakes_of,
+    raw_points,
+    reasons_of,
+    source_of,
+    with_mistake,
+)
 
 from llmlab.labs.finding import find_lab
 from llmlab.labs.judging import Judge
-from llmlab.labs.master import cells_of, definitions, with_solutions, without_solutions
+from llmlab.labs.master import cells_of, without_solutions
 from llmlab.labs.pictures import differing, png_of, text_of
 
 LAB = find_lab("lab03")
 SEEDS = (0, 1, 2)
-MISTAKES = sorted((WRONG / "lab03").glob("*.py"))
-
-
-def expected_of(path: Path) -> dict[str, object]:
-    """LEFT and SAYS of a wrong solution."""
-    tree = ast.parse(path.read_text(encoding="utf-8"))
-    assigned = [node for node in tree.body if isinstance(node, ast.Assign) and isinstance(node.targets[0], ast.Name)]
-    return {node.targets[0].id: ast.literal_eval(node.value) for node in assigned}  # type: ignore[attr-defined]
+MISTAKES = mistakes_of(LAB)
 
 
 @pytest.mark.parametrize("seed", SEEDS)
@@ -35,14 +35,7 @@ def test_the_reference_earns_all_and_the_starter_nothing_with_readable_reasons(s
 
 @pytest.mark.parametrize("path", MISTAKES, ids=lambda path: path.stem)
 def test_each_mistake_loses_what_it_should_and_is_told_its_cause(path: Path):
-    expected = expected_of(path)
-    source = f"{source_of(LAB, 'reference.py')}\n\n{path.read_text(encoding='utf-8')}"
-    for seed in SEEDS:
-        reasons = reasons_of(LAB, source, seed)
-        assert raw_points(LAB, reasons) == expected["LEFT"], reasons
-    first = next(f"{name}: {reason}" for name, reason in reasons.items() if reason)
-    before, _, after = str(expected["SAYS"]).partition("{}")
-    assert first.startswith(before) and after in first
+    assert_mistake_is_told(LAB, path, SEEDS)
 
 
 def test_there_are_enough_mistakes():
@@ -50,8 +43,7 @@ def test_there_are_enough_mistakes():
 
 
 def test_what_follows_from_an_earlier_mistake_names_it():
-    path = WRONG / "lab03" / "last_block_lost.py"
-    reasons = reasons_of(LAB, f"{source_of(LAB, 'reference.py')}\n\n{path.read_text(encoding='utf-8')}")
+    reasons = reasons_of(LAB, with_mistake(LAB, mistake_of(LAB, "last_block_lost")))
     cause = "Fix Q2 first: 1 token in blocks of 4: 0 blocks, expected 1"
     assert [name for name, reason in reasons.items() if reason.endswith(cause)] == [
         "Q3 append",
@@ -63,9 +55,7 @@ def test_what_follows_from_an_earlier_mistake_names_it():
 
 @pytest.mark.slow
 def test_in_processes_the_points_are_the_same_and_a_failed_check_comes_with_both_pictures():
-    path = WRONG / "lab03" / "no_copy_on_write.py"
-    source = f"{source_of(LAB, 'reference.py')}\n\n{path.read_text(encoding='utf-8')}"
-    results = Judge(LAB, with_hidden=True).source(source)
+    results = Judge(LAB, with_hidden=True).source(with_mistake(LAB, mistake_of(LAB, "no_copy_on_write")))
     assert (results.earned, results.points) == (65 + 4, 104)
     (failed,) = (check for check in results.of("Q4") if not check.passed)
     assert failed.picture is not None and differing(failed.picture) == [0, 6]
@@ -77,13 +67,6 @@ def test_in_processes_the_points_are_the_same_and_a_failed_check_comes_with_both
     ]
     assert png_of(failed.picture).startswith(b"\x89PNG")
     assert "data:image/png;base64," in results._repr_html_()
-
-
-def test_starter_and_reference_are_what_the_master_defines():
-    master = source_of(LAB, "lab.py")
-    for made, file in ((without_solutions(master), "starter.py"), (with_solutions(master), "reference.py")):
-        ours = ast.parse(source_of(LAB, file)).body[1:]  # without its docstring
-        assert [ast.dump(node) for node in ours] == [ast.dump(node) for node in ast.parse(definitions(made)).body]
 
 
 def test_the_master_is_read_as_jupytext_reads_it():
@@ -102,11 +85,6 @@ def test_the_students_notebook_has_no_solution_in_it():
     assert "SOLUTION" not in text
     for line in ("self.ref_counts[block] += 1", "copies.append", "kv_tokens // max_model_len", "holes between"):
         assert line in source_of(LAB, "lab.py") and line not in text
-
-
-def test_the_readme_says_what_the_description_says():
-    readme = source_of(LAB, "README.md")
-    assert f"{LAB.minutes} minutes" in readme and all(engine in readme for engine in LAB.engines)
 
 
 def test_a_pool_of_ours_under_another_name_is_no_solution():

@@ -6,8 +6,8 @@ from pathlib import Path
 
 import pytest
 from lab_support import (
-    assert_made_from_master,
     assert_mistake_is_told,
+    mistake_of,
     mistakes_of,
     raw_points,
     reasons_of,
@@ -48,12 +48,8 @@ def test_there_are_enough_mistakes():
     assert len(MISTAKES) >= 16
 
 
-def test_starter_and_reference_are_what_the_master_defines():
-    assert_made_from_master(LAB)
-
-
 def test_what_is_wrong_in_the_chunks_costs_nothing_where_victims_and_fairness_are_asked():
-    path = next(path for path in MISTAKES if path.stem == "budget_overrun")
+    path = mistake_of(LAB, "budget_overrun")
     failed = {name for name, reason in reasons_of(LAB, with_mistake(LAB, path)).items() if reason}
     assert {name.split()[0] for name in failed} == {"Q4"}
 
@@ -113,7 +109,7 @@ class FairPolicy(ChunkedPrefill):
 
 @pytest.mark.slow
 def test_in_processes_a_failed_check_comes_with_both_timelines():
-    path = next(path for path in MISTAKES if path.stem == "prefill_first")
+    path = mistake_of(LAB, "prefill_first")
     results = Judge(LAB).source(with_mistake(LAB, path), [LAB.question("Q4")])
     (failed,) = results.of("Q4")
     assert failed.picture is not None and differing(failed.picture) == ["r5", "r12", "r16"]
@@ -132,8 +128,3 @@ def test_in_processes_a_failed_check_comes_with_both_timelines():
         "budget",
     ]
     assert png_of(failed.picture).startswith(b"\x89PNG")
-
-
-def test_the_readme_says_what_the_description_says():
-    readme = source_of(LAB, "README.md")
-    assert f"{LAB.minutes} minutes" in readme and all(engine in readme for engine in LAB.engines)

@@ -6,8 +6,8 @@ from pathlib import Path
 
 import pytest
 from lab_support import (
-    assert_made_from_master,
     assert_mistake_is_told,
+    mistake_of,
     mistakes_of,
     raw_points,
     reasons_of,
@@ -50,10 +50,6 @@ def test_there_are_enough_mistakes():
     assert len(MISTAKES) >= 15
 
 
-def test_starter_and_reference_are_what_the_master_defines():
-    assert_made_from_master(LAB)
-
-
 def test_the_pool_of_the_library_is_as_good(monkeypatch: pytest.MonkeyPatch):
     """Other ids, other hashes, no num_cached_blocks: the checks look at the contract alone."""
     ours = """
@@ -85,7 +81,7 @@ def test_a_pool_that_publishes_early_answers_wrongly_after_an_interrupt_and_a_re
 
 @pytest.mark.slow
 def test_in_processes_a_failed_check_comes_with_both_pictures():
-    path = next(path for path in MISTAKES if path.stem == "poison_hash_in_allocate")
+    path = mistake_of(LAB, "poison_hash_in_allocate")
     results = Judge(LAB, with_hidden=True).source(with_mistake(LAB, path))
     assert (results.earned, results.points) == (85 + 4, 104)
     (failed,) = (check for check in results.of("Q5") if not check.passed)
@@ -95,8 +91,3 @@ def test_in_processes_a_failed_check_comes_with_both_pictures():
     assert lines[1].startswith("  yours     !0:cached×0[A0] no KV!  !1:cached×0[A1] no KV!  !2:cached×0[A2] no KV!")
     assert lines[2].strip() == "lookup A → 0 → 1 → 2" and lines[4].strip() == "lookup A → –"
     assert png_of(failed.picture).startswith(b"\x89PNG")
-
-
-def test_the_readme_says_what_the_description_says():
-    readme = source_of(LAB, "README.md")
-    assert f"{LAB.minutes} minutes" in readme and all(engine in readme for engine in LAB.engines)

@@ -6,8 +6,8 @@ from pathlib import Path
 
 import pytest
 from lab_support import (
-    assert_made_from_master,
     assert_mistake_is_told,
+    mistake_of,
     mistakes_of,
     raw_points,
     reasons_of,
@@ -76,7 +76,7 @@ def test_each_way_to_the_answer_that_is_there_already_is_forbidden():
 
 @pytest.mark.slow
 def test_in_processes_the_points_are_the_same_and_a_failed_check_comes_with_both_pictures():
-    path = next(path for path in MISTAKES if path.stem == "q4_no_clip")
+    path = mistake_of(LAB, "q4_no_clip")
     results = Judge(LAB, with_hidden=True).source(with_mistake(LAB, path))
     assert (results.earned, results.points) == (65 + 4, 94)
     (failed, _) = (check for check in results.of("Q3") if not check.passed)
@@ -86,18 +86,9 @@ def test_in_processes_the_points_are_the_same_and_a_failed_check_comes_with_both
     assert failed.picture is not None and png_of(failed.picture).startswith(b"\x89PNG")
 
 
-def test_starter_and_reference_are_what_the_master_defines():
-    assert_made_from_master(LAB)
-
-
 def test_the_students_notebook_has_no_solution_in_it():
     from llmlab.labs.master import without_solutions
 
     master = source_of(LAB, "lab.py")
     for line in ("np.take_along_axis", "codes += np.sign", "another 53 MB"):
         assert line in master and line not in without_solutions(master)
-
-
-def test_the_readme_says_what_the_description_says():
-    readme = source_of(LAB, "README.md")
-    assert f"{LAB.minutes} minutes" in readme and all(engine in readme for engine in LAB.engines)

@@ -6,12 +6,11 @@ import re
 from pathlib import Path
 
 import pytest
-from lab_support import mistakes_of
+from lab_support import LAB_IDS, mistakes_of
 
 from llmlab.labs.finding import LABS, find_lab
 
 README = (LABS / "README.md").read_text()
-LAB_IDS = sorted(path.parent.name[:5] for path in LABS.glob("lab[0-9][0-9]_*/checks.py"))
 
 
 @pytest.mark.parametrize("lab_id", LAB_IDS)

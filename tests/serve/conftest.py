@@ -11,7 +11,7 @@ import pytest
 
 sys.path.append(str(Path(__file__).resolve().parent.parent / "engines"))  # engine hosts get this path too
 
-from serve_support import MakeServed, Served, served
+from serve_support import MakeServed, Served, served, serving
 
 import llmlab
 from llmlab.engines import registry
@@ -43,12 +43,8 @@ def llamacpp() -> Iterator[Served]:
     handle = llmlab.load(
         "smollm2-135m", engine="llamacpp", quant="F16", name="smol", ctx=1024, options={"prefix_caching": False}
     )
-    one = Served(llmlab.serve(handle))
-    yield one
-    failures = one.server.failures
-    one.close()
-    handle.unload()
-    assert failures == []
+    with serving(handle) as one:
+        yield one
 
 
 @pytest.fixture(scope="session")

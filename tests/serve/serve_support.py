@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import json
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from typing import Any
 
 import fake_loading
@@ -47,6 +48,17 @@ class Served:
     def close(self) -> None:
         self.http.close()
         self.server.stop()
+
+
+@contextmanager
+def serving(handle: EngineHandle) -> Iterator[Served]:
+    """A loaded engine behind a server, until the end: then it is unloaded, and the server has failed on nothing."""
+    one = Served(llmlab.serve(handle))
+    yield one
+    failures = one.server.failures
+    one.close()
+    handle.unload()
+    assert failures == []
 
 
 def served(**options: Any) -> Served:

@@ -12,7 +12,7 @@ from typing import Any
 
 import openai
 import pytest
-from serve_support import MakeServed, Served, wait_until
+from serve_support import MakeServed, Served, serving, wait_until
 from test_fuzz import OPERATIONS, ROOM, be_wild, fuzz
 from test_leaving import drop_at_random
 
@@ -47,12 +47,8 @@ def engine(request: pytest.FixtureRequest) -> Iterator[Served]:
     if (lack := missing(request.param)) is not None:
         pytest.skip(lack)
     handle = llmlab.load("smollm2-135m", engine=request.param, name="smol", seqs=16, **LOADS[request.param])
-    one = Served(llmlab.serve(handle))
-    yield one
-    failures = one.server.failures
-    one.close()
-    handle.unload()
-    assert failures == []
+    with serving(handle) as one:
+        yield one
 
 
 def test_50_000_requests_give_no_5xx(fake: MakeServed):

@@ -206,7 +206,7 @@ def serve(
 
 def servers() -> list[Server]:
     """What is served by this process."""
-    return list(_servers.values())
+    return [server for server in _servers.values() if server.running]
 
 
 def _listen(host: str, port: int) -> socket.socket:

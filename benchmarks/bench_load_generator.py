@@ -2,10 +2,11 @@
 
     python -m benchmarks.bench_load_generator
 
-Agreement: the same prompts and answer lengths, four at a time, once by `vllm bench serve` on a plain `vllm serve`, once
-by llmlab.bench on a handle with the same settings. Both are loaded, and they take turns; prefix caching is off. What
-both tools printed is kept in results/load_generator/. Schedule: llama.cpp, open loop, 50 requests a second. Cost: a
-simulated engine, as a real one on this machine is too slow to tell the cost of a token from that of a second.
+Agreement: the same prompts and answer lengths, four at a time, on one plain `vllm serve`, by `vllm bench serve` and by
+llmlab.bench on the connected server; and beside them llmlab.bench on a handle with the same settings, which has no HTTP
+to pay. They take turns; prefix caching is off. What the tools printed is kept in results/load_generator/.
+Schedule: llama.cpp, open loop, 50 requests a second. Cost: a simulated engine, as a real one here is too slow
+to tell the cost of a token from that of a second.
 """
 
 from __future__ import annotations
@@ -121,11 +122,11 @@ def vllm_bench(url: str, prompts: Path, folder: Path, number: int) -> dict[str, 
     }
 
 
-def llmlab_bench(engine: EngineHandle, folder: Path, number: int) -> dict[str, float]:
+def llmlab_bench(engine: EngineHandle, output: Path) -> dict[str, float]:
     result = llmlab.bench(
         engine, workload=WORKLOAD, sweep=NUM_USERS, num_requests=NUM_REQUESTS, seed=SEED, repeats=1, warm_up=2
     )
-    (folder / f"llmlab_bench_{number}.txt").write_text(f"{result!r}\n")
+    output.write_text(f"{result!r}\n")
     point = result.points[0]
     assert point.is_complete, result
     ttft_s, tpot_s = (point.latency_s(name, 50) for name in ("ttft", "tpot"))
@@ -134,22 +135,26 @@ def llmlab_bench(engine: EngineHandle, folder: Path, number: int) -> dict[str, f
 
 def agreement(rounds: int) -> tuple[list[Series], list[Bound]]:
     units = {"throughput": "tok/s", "median TTFT": "ms", "median TPOT": "ms"}
-    tools = ("vllm bench serve", "llmlab.bench")
+    tools = ("vllm bench serve", "llmlab.bench, the same server", "llmlab.bench, a handle")
     series = {(tool, name): Series(f"{tool}: {name}", unit) for name, unit in units.items() for tool in tools}
     with tempfile.TemporaryDirectory() as scratch, server(Path(scratch) / "server.log") as url, handle() as engine:
+        far = llmlab.connect(url, name="server")
         prompts = Path(scratch) / "prompts.jsonl"
         write_prompts(plan_of(WORKLOAD, load=NUM_USERS, seed=SEED, num_requests=NUM_REQUESTS), engine, prompts)
         for number in range(rounds):
-            for tool, got in (
-                (tools[0], vllm_bench(url, prompts, OUTPUTS, number)),
-                (tools[1], llmlab_bench(engine, OUTPUTS, number)),
-            ):
+            measured = (
+                vllm_bench(url, prompts, OUTPUTS, number),
+                llmlab_bench(far, OUTPUTS / f"llmlab_bench_{number}.txt"),
+                llmlab_bench(engine, OUTPUTS / f"llmlab_bench_handle_{number}.txt"),
+            )
+            for tool, got in zip(tools, measured, strict=True):
                 for name, value in got.items():
                     series[tool, name].values.append(value)
+        far.unload()
     bounds = []
     for name in units:
-        theirs, ours = (series[tool, name].median for tool in tools)
-        bounds.append(Bound(f"{name}: difference, as a share", abs(ours / theirs - 1), 0.05, at_least=False))
+        theirs, ours = (series[tool, name].median for tool in tools[:2])
+        bounds.append(Bound(f"{name} on one server: apart, a share", abs(ours / theirs - 1), 0.05, at_least=False))
     return list(series.values()), bounds
 
 

@@ -130,7 +130,7 @@ async def measure(quant: str, rounds: int) -> tuple[dict[str, list[float]], dict
             rates[peer].append(rate)
         for number in range(NUM_FIRST_TOKENS):
             for peer in ("handle", "server")[:: -1 if number % 2 else 1]:
-                prompt = f"First {turn}.{number} {peer}: why is the sky blue on a clear day, and red in the evening?"
+                prompt = f"First {turn}.{number} {peer}: why is the sky blue on a clear day? The sky is blue because"
                 if peer == "handle":
                     firsts[peer].append(worker.ask({"ask": "first", "prompts": [prompt]}))
                 else:

@@ -57,8 +57,10 @@ def arrivals(chance: random.Random, number: int, rate: float, pause_every: int =
 
 
 def calibration() -> Workload:
+    """Full batches over a nearly empty KV cache, then batches of all sizes over a full one."""
     chance = random.Random(1)
-    return prompts(chance, 36, 8, 400, (8, 64)), arrivals(chance, 36, 3.0, pause_every=12)
+    asked = [*prompts(chance, 16, 8, 60, (16, 64)), *prompts(chance, 20, 50, 400, (8, 64))]
+    return asked, [0.0] * 16 + [12.0 + moment_s for moment_s in arrivals(chance, 20, 3.0, pause_every=10)]
 
 
 def burst() -> Workload:

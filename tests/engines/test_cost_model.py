@@ -59,7 +59,7 @@ def test_a_machine_that_is_slow_for_a_while_is_not_taken_for_a_price_of_what_the
         steps.append(msgspec.structs.replace(step, t_s=step.t_s + lag_s))
     found = fit(replace(trace, step_records=tuple(steps)))
     assert (found.prefill_token_s, found.decode_token_s, found.attended_s) == (0.0, 0.0, 0.0)
-    assert found.step_s == pytest.approx(0.013, rel=0.05)
+    assert found.step_s == pytest.approx(0.010, rel=0.05)  # as most steps took
 
 
 def test_a_trace_of_a_few_steps_has_no_prices():
@@ -81,8 +81,8 @@ def test_one_decode_waits_for_memory_and_a_long_prompt_for_arithmetic():
 
 def test_a_layer_split_over_gpus_is_added_up_twice():
     link = AllReduce.of(SMOLLM2)
-    # 60 additions: 20 us each, and half of 2 x 10 tokens x 1,152 bytes over 300 GB/s
-    assert link.seconds(10, 2) == pytest.approx(60 * (20e-6 + 11_520 / 3e11))
+    # 60 additions: 10 us each, and half of 2 x 10 tokens x 1,152 bytes over 300 GB/s
+    assert link.seconds(10, 2) == pytest.approx(60 * (10e-6 + 11_520 / 3e11))
     whole = RooflineCost.of(SMOLLM2, MACHINES["h200"])
     work = Work(4096, 0, 0, 4096)
     step_s = MACHINES["h200"].step_s

@@ -235,7 +235,7 @@ def _believed(features: Any, seconds: Any) -> list[int]:
     """The columns to fit: those whose error on stretches left out is smallest."""
     import numpy as np
 
-    choices = [(*ALWAYS, *more) for more in OPTIONAL]
+    choices: list[tuple[int, ...]] = [(*ALWAYS, *more) for more in OPTIONAL]
     stretches = np.array_split(np.arange(len(seconds)), NUM_STRETCHES)
     errors: dict[tuple[int, ...], float] = {}
     for used in choices:

@@ -72,9 +72,9 @@ $(VENV)/.uv:
 	touch $@
 
 $(VENV)/.lab: $(VENV)/.uv pyproject.toml $(wildcard scripts/*.py)
-	$(BIN)/python scripts/setup_env.py lab views serve connect $(ENGINES)
+	$(BIN)/python scripts/setup_env.py lab views serve connect gateway $(ENGINES)
 	touch $@
 
 $(VENV)/.dev: $(VENV)/.uv pyproject.toml $(wildcard scripts/*.py)
-	$(BIN)/python scripts/setup_env.py lab views serve connect labs $(ENGINES) torch dev
+	$(BIN)/python scripts/setup_env.py lab views serve connect gateway labs $(ENGINES) torch dev
 	touch $@

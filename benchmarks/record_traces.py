@@ -1,19 +1,31 @@
-"""Record real traces of vLLM into datasets/traces/, for everybody who has no GPU.
+"""Record real traces of vLLM into datasets/traces/, for everybody who has no GPU, or only one.
 
-    python -m benchmarks.record_traces [--out FOLDER]
+    python -m benchmarks.record_traces [--out FOLDER]      # one GPU: SmolLM2-135M-Instruct
+    python -m benchmarks.record_traces --workers tp1 tp2   # a machine with 2 GPUs: burst_of_64_tp1, burst_of_64_tp2
+    python -m benchmarks.record_traces --workers tp1 tp4   # with 4
+    python -m benchmarks.record_traces --workers tp1 tp2 pp2   # without one: burst_of_16_cpu_tp1, ...
 
-SmolLM2-135M-Instruct, greedy, all blocks traced. Each workload gets an engine of its own and a file of at most 1 MB.
+Greedy, blocks traced. Each workload gets an engine of its own and a file of at most 1 MB. tp2: two workers share each
+layer (tensor parallel); pp2: each has half of the layers (pipeline). SmolLM2 has 9 heads, which two workers cannot
+share, so these have random weights in another shape, and answers as long as asked for. Each prints its row for
+datasets/traces/README.md.
 """
 
 from __future__ import annotations
 
 import argparse
-from collections.abc import Callable
+import re
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from msgspec.structs import replace
+
 import llmlab
+from benchmarks.bench_vllm import SHAPE_8B
+from llmlab.engines.vllm_arguments import is_cpu_build
+from llmlab.trace import Trace
 
 MAX_BYTES = 1_000_000
 TOPICS = "rain ice glass bread salt wind sleep music maps ants clocks ships paper bees trains stars".split()
@@ -32,6 +44,11 @@ class Workload:
     prompts: Callable[[], list[str]]
     load: dict[str, Any] = field(default_factory=dict)
     sampling: dict[str, Any] = field(default_factory=dict)
+    options: Mapping[str, Any] = field(default_factory=lambda: {"enforce_eager": True})
+    # What the trace calls the model, where it is not SmolLM2 itself.
+    model: str | None = None
+    # How often it is recorded; the fastest is kept: a machine that does other things as well only adds time.
+    num_tries: int = 1
 
 
 def questions(number: int) -> list[str]:
@@ -66,32 +83,78 @@ WORKLOADS = {
 }
 
 
+# Twelve heads of 64 where SmolLM2 has nine, four KV heads where it has three.
+SHAPE_SMALL = {"num_attention_heads": 12, "num_key_value_heads": 4, "head_dim": 64}
+# On each CPU worker; a block of 32 tokens takes 1.9 MB of it, or half of that where two workers share the layers.
+CPU_KV_BYTES = 32 * 2**20
+
+
+def on_workers(kind: str) -> tuple[str, Workload]:
+    """A burst on several workers of this machine, and its name. `kind`: "tp2", "pp2", ...; "tp1" to compare with.
+
+    vLLM itself finds out how many blocks there is room for: on a GPU in what the weights leave, on a CPU in
+    CPU_KV_BYTES for each worker.
+    """
+    found = re.fullmatch(r"(tp|pp)(\d+)", kind)
+    if found is None:
+        raise SystemExit(f"Unknown workers {kind!r}. Give tp1, tp2, tp4, pp2, ...")
+    way = {"tp": "tensor_parallel_size", "pp": "pipeline_parallel_size"}[found[1]]
+    # Tries have the same prompts, and none may find what another has left.
+    options: dict[str, Any] = {"load_format": "dummy", "prefix_caching": False, way: int(found[2])}
+    if not is_cpu_build():
+        options["hf_overrides"] = SHAPE_8B
+        load = dict(dtype="bfloat16", seqs=32, step_tokens=512, ctx=2048, block_size=16)
+        sampling = dict(max_tokens=48, ignore_eos=True)
+        model = "Llama-3-8B-shaped, random weights"
+        return f"burst_of_64_{kind}", Workload(lambda: questions(64), load, sampling, options, model, num_tries=3)
+    # The bytes decide, not the number of blocks that our engine would ask for on a CPU.
+    options |= {"hf_overrides": SHAPE_SMALL, "num_gpu_blocks_override": None, "kv_cache_memory_bytes": CPU_KV_BYTES}
+    options |= {"threads": 1}
+    load = dict(dtype="float32", seqs=16, step_tokens=128, ctx=256, block_size=32)
+    sampling = dict(max_tokens=40, ignore_eos=True)
+    model = "SmolLM2-shaped with 12 heads, random weights"
+    return f"burst_of_16_cpu_{kind}", Workload(lambda: questions(16), load, sampling, options, model, num_tries=3)
+
+
 def record(name: str, workload: Workload, folder: Path) -> str:
-    """Run a workload and keep its trace; a line that says what is in it."""
-    options = {"trace": "full", "enforce_eager": True}
-    engine = llmlab.load("smollm2-135m", engine="vllm", ctx=2048, block_size=16, options=options, **workload.load)
+    """Run a workload and keep its trace; its row of the data sheet."""
+    options = {"trace": "full", **workload.options}
+    room = {"ctx": 2048, "block_size": 16, **workload.load}
+    engine = llmlab.load("smollm2-135m", engine="vllm", options=options, **room)
     try:
-        run = engine.batch(workload.prompts(), temperature=0.0, **workload.sampling)
-        run.wait()
-        trace = run.trace
+        traces = [served(engine, workload) for _ in range(workload.num_tries)]
     finally:
         engine.unload()
+    trace = min(traces, key=lambda one: one.step_records[-1].t_s - one.request_records[0].arrival_s)
     assert not trace.validate(), trace.validate()[:3]
     path = folder / f"{name}.jsonl.gz"
     trace.save(path)
     size = path.stat().st_size
     assert size <= MAX_BYTES, f"{path} has {size} bytes"
-    steps = trace.steps
-    return f"{path.name}: {len(trace.requests)} requests, {len(steps)} steps, {size / 1000:.0f} kB"
+    rate = f"{trace.header.device}, {llmlab.metrics.throughput_tps(trace):.0f} tok/s, {size / 1000:.0f} kB"
+    return f"| `{path.name}` | {rate} | {len(trace.requests)} | {len(trace.steps)} |"
+
+
+def served(engine: Any, workload: Workload) -> Trace:
+    """The trace of one run."""
+    run = engine.batch(workload.prompts(), temperature=0.0, **workload.sampling)
+    run.wait()
+    trace: Trace = run.trace
+    if workload.model is None:
+        return trace
+    header = replace(trace.header, model=workload.model, fingerprint=None)
+    return Trace(header, trace.request_records, trace.step_records)
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__)
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--out", type=Path, default=Path(__file__).parent.parent / "datasets" / "traces")
-    folder = parser.parse_args().out
-    folder.mkdir(parents=True, exist_ok=True)
-    for name, workload in WORKLOADS.items():
-        print(record(name, workload, folder), flush=True)
+    parser.add_argument("--workers", nargs="+", metavar="tpN|ppN", help="several workers: how they share the model")
+    arguments = parser.parse_args()
+    arguments.out.mkdir(parents=True, exist_ok=True)
+    workloads = dict(map(on_workers, arguments.workers)) if arguments.workers else WORKLOADS
+    for name, workload in workloads.items():
+        print(record(name, workload, arguments.out), flush=True)
 
 
 if __name__ == "__main__":

@@ -1,5 +1,5 @@
 """The `llmlab` command: open JupyterLab on the quickstart, run the quickstart without a browser, check this machine,
-serve a model, build and grade labs.
+serve a model, for a class too, or several through a gateway, build and grade labs.
 
 This file must not know engines or models: each command calls one function and shows what it returns.
 """
@@ -15,12 +15,13 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import NoReturn
 
+from llmlab.classroom import command as class_command
 from llmlab.errors import LlmlabError
 from llmlab.labs import command as labs_command
 from llmlab.language import language, tr_notebook
 
 QUICKSTART = Path("notebooks") / "00_quickstart.ipynb"
-SERVE_PORT = 8000
+SERVE_PORT, GATEWAY_PORT = 8000, 8080
 PACKAGE = Path(__file__).resolve().parent
 
 
@@ -119,8 +120,11 @@ def _need(module: str) -> None:
         )
 
 
-def _serve_arguments(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("model", metavar="MODEL", help="an embedded model, a folder, a .gguf file, a Hub repo")
+def _serve_arguments(parser: argparse.ArgumentParser, *, is_class: bool = False) -> None:
+    parser.add_argument(
+        "model", metavar="MODEL", nargs="?" if is_class else None,
+        help="an embedded model, a folder, a .gguf file, a Hub repo",
+    )  # fmt: skip
     for flags, kind, text in (
         (("-e", "--engine"), str, "the engine; auto = the first that runs here"),
         (("-q", "--quant"), str, "how the weights are stored: F16, Q8_0, Q4_1, ..."),
@@ -136,18 +140,34 @@ def _serve_arguments(parser: argparse.ArgumentParser) -> None:
         (("--tls-key",), str, "the key of the certificate"),
         (("--max-open",), int, "answers that may run or wait at once; others get 429"),
     ):
-        parser.add_argument(*flags, type=kind, help=text, metavar=flags[-1].strip("-").upper())
+        if not (is_class and "--token-env" in flags):
+            parser.add_argument(*flags, type=kind, help=text, metavar=flags[-1].strip("-").upper())
     parser.set_defaults(engine="auto", host="127.0.0.1", port=SERVE_PORT)
+
+
+def _gateway_arguments(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("config", metavar="CONFIG", help="a YAML file: backends, models, rules, prices, keys")
+    parser.add_argument("--check", action="store_true", help="ask every backend, say what would be done, and end")
+    parser.add_argument("--host", default="127.0.0.1", help="which addresses reach it (127.0.0.1: this machine only)")
+    parser.add_argument(
+        "--port", type=int, default=GATEWAY_PORT, help=f"where it listens ({GATEWAY_PORT}); 0 = any free port"
+    )
+    parser.add_argument("--tls-cert", help="the certificate, for https")
+    parser.add_argument("--tls-key", help="the key of the certificate")
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
     parser = argparse.ArgumentParser(prog="llmlab", description="LLM inference in Jupyter.")
-    commands = parser.add_subparsers(dest="command", required=True, metavar="lab|demo|doctor|serve|labs")
+    commands = parser.add_subparsers(dest="command", required=True, metavar="lab|demo|doctor|serve|class|gateway|labs")
     commands.add_parser("lab", help="open JupyterLab on the quickstart; further options go to JupyterLab")
     commands.add_parser("demo", help="run the quickstart without a browser into build/quickstart.html")
     commands.add_parser("doctor", help="say what this machine can run, and what is missing")
     serving = commands.add_parser("serve", help="load MODEL behind an OpenAI-compatible endpoint")
     _serve_arguments(serving)
+    teaching = commands.add_parser("class", help="load MODEL for a class: a token and fair turns for each student")
+    _serve_arguments(teaching, is_class=True)
+    class_command.add_arguments(teaching)
+    _gateway_arguments(commands.add_parser("gateway", help="one OpenAI-compatible door over several backends"))
     labs_command.add_arguments(commands.add_parser("labs", help="build the labs for a course, grade what is handed in"))
     known, rest = parser.parse_known_args(arguments)
     if rest and known.command != "lab":
@@ -161,6 +181,12 @@ def main(arguments: Sequence[str] | None = None) -> None:
             from llmlab.serve.command import serve_model
 
             serve_model(known)
+        elif known.command == "class":
+            class_command.run(known)
+        elif known.command == "gateway":
+            from llmlab.gateway.command import run_gateway
+
+            run_gateway(known)
         elif known.command == "labs":
             labs_command.run(known)
         else:

@@ -41,6 +41,9 @@ def sentences() -> dict[str, list[str]]:
 
 def _sources() -> Iterator[tuple[str, list[str]]]:
     yield "magics", [*_of_grammar(), *_of_code(PACKAGE / "errors.py", *(PACKAGE / "magics").rglob("*.py")), *_kinds()]
+    yield "serving", list(_of_code(*(PACKAGE / "serve").rglob("*.py"), *(PACKAGE / "remote").rglob("*.py")))
+    yield "classroom", list(_of_code(*(PACKAGE / "classroom").rglob("*.py")))
+    yield "gateway", list(_of_code(*(PACKAGE / "gateway").rglob("*.py")))
     yield "labs", [*SENTENCES.values(), *_of_code(*(PACKAGE / "labs").rglob("*.py"))]
     yield "quickstart", text_cells(QUICKSTART.read_text(encoding="utf-8"))
     for lab_id in LABS:

@@ -22,7 +22,7 @@ MODULES = sorted(PACKAGE.rglob("*.py"))
 # design: a part may import the parts before it, and itself
 ORDER = (
     "language errors cards shipped trace metrics models scheduling engines doctor parity compare quality bench report "
-    "serve remote views labs magics cli"
+    "serve classroom remote gateway views labs magics cli"
 ).split()
 # third-party package -> the only files that may import it
 ONLY_IN = {
@@ -37,9 +37,13 @@ ONLY_IN = {
     "torch": ["engines/torch*.py", "engines/vllm*.py"],
     "transformers": ["engines/torch*.py"],
     "triton": ["engines/torch_kernel.py"],
-    "starlette": ["serve/*"],
-    "uvicorn": ["serve/*"],
-    "prometheus_client": ["serve/*"],
+    "starlette": ["serve/*", "classroom/*", "gateway/*"],
+    "uvicorn": ["serve/*", "gateway/server.py"],
+    "prometheus_client": ["serve/*", "gateway/*"],
+    "aiohttp": ["gateway/*"],
+    "jwt": ["gateway/oidc.py"],
+    "yaml": ["gateway/reading.py"],
+    "jupyterhub": ["classroom/hub.py"],
     "openai": ["remote/openai_server.py"],
     "ollama": ["remote/ollama_server.py"],
     "keyring": ["remote/keys.py"],

@@ -2,23 +2,31 @@
 
 from __future__ import annotations
 
+import ast
+import inspect
 import subprocess
 import time
+from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import jupytext
 import nbformat
 import pytest
+from IPython.core.inputtransformer2 import TransformerManager
 from nbclient import NotebookClient
 
+import llmlab
 from llmlab.engines.packages import missing
+from llmlab.magics.parsing import parse
+from llmlab.magics.resolve import split_cell_verb, split_verb
 
 ROOT = Path(__file__).resolve().parent.parent
 TWINS = sorted((ROOT / "notebooks").rglob("*.py"))
 # what a notebook loads that does not run everywhere
 NEEDS_VLLM = ("01_same_model_two_engines",)
-# what loads vLLM, measures, or computes for a minute or two
-LONG = ("01_same_model_two_engines", "04_load_and_latency", "05_quantization_at_a_glance", "06_inside_the_engine")
+# which run in `make test`: the others take minutes, and tests/browser runs the quickstart
+SHORT = ("02_watch_the_engine",)
 
 
 def held_by_git(path: Path) -> str:
@@ -31,7 +39,7 @@ def held_by_git(path: Path) -> str:
 
 
 def in_time(name: str) -> pytest.MarkDecorator:
-    return pytest.mark.soak if name in LONG else pytest.mark.slow
+    return pytest.mark.slow if name in SHORT else pytest.mark.soak
 
 
 def test_there_is_a_quickstart_to_open():
@@ -61,6 +69,41 @@ def test_a_notebook_begins_with_what_one_will_be_able_to_explain_and_has_short_c
     assert "you will be able to explain" in cells[0].source
     lengths = [len(cell.source.splitlines()) for cell in cells if cell.cell_type == "code"]
     assert max(lengths) <= 12
+
+
+def calls(cell: str) -> Iterator[ast.Call]:
+    """Every call in a code cell, magics too: %llm and %%llm are calls of a method of the shell."""
+    code = TransformerManager().transform_cell(cell)
+    yield from (node for node in ast.walk(ast.parse(code)) if isinstance(node, ast.Call))
+
+
+def ours(node: ast.expr) -> Any:
+    """What `llmlab.name.name` stands for; None for all else. Raises: AttributeError when it is not there."""
+    if isinstance(node, ast.Name):
+        return llmlab if node.id == "llmlab" else None
+    if isinstance(node, ast.Attribute) and (of := ours(node.value)) is not None:
+        return getattr(of, node.attr)
+    return None
+
+
+@pytest.mark.parametrize("twin", TWINS, ids=lambda path: path.stem)
+def test_what_a_notebook_types_is_there(twin: Path):
+    """Its lines of %llm have verbs and flags, and what it calls of llmlab takes these arguments."""
+    num_checked = 0
+    for cell in nbformat.read(twin.with_suffix(".ipynb"), as_version=4).cells:
+        for call in calls(cell.source) if cell.cell_type == "code" else ():
+            if isinstance(call.func, ast.Attribute) and call.func.attr in ("run_line_magic", "run_cell_magic"):
+                name, line = (argument.value for argument in call.args[:2] if isinstance(argument, ast.Constant))
+                if name == "llm":
+                    split = split_verb if call.func.attr == "run_line_magic" else split_cell_verb
+                    parse(*split(str(line)))
+            elif (function := ours(call.func)) is not None:
+                keywords = {keyword.arg: None for keyword in call.keywords if keyword.arg}
+                inspect.signature(function).bind_partial(*call.args, **keywords)
+            else:
+                continue
+            num_checked += 1
+    assert num_checked > 3
 
 
 @pytest.mark.parametrize("twin", [pytest.param(t, marks=in_time(t.stem), id=t.stem) for t in TWINS])

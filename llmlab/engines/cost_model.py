@@ -245,7 +245,8 @@ def _believed(features: Any, seconds: Any) -> list[int]:
             prices = _prices(features[rest], seconds[rest], list(used))
             of_stretches.append(float(np.abs(features[left_out] @ prices - seconds[left_out]).mean()))
         errors[used] = float(np.mean(of_stretches))
-    return list(min(choices, key=errors.__getitem__))
+    best = min(errors, key=errors.__getitem__)
+    return list(best)
 
 
 def _prices(features: Any, seconds: Any, used: list[int]) -> Any:

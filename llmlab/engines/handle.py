@@ -40,6 +40,7 @@ class EngineHandle:
     def __init__(self, name: str, config: EngineConfig, connection: Connection, ready: wire.Ready) -> None:
         self.name, self.config = name, config
         self.header: Header = ready.header
+        self._epoch_s = ready.epoch_s
         self.notes: tuple[str, ...] = ready.notes
         self.load_s = ready.load_s
         self._connection = connection
@@ -71,8 +72,18 @@ class EngineHandle:
         return self._connection.link.pid
 
     @property
+    def epoch_s(self) -> float:
+        """time.monotonic() of t_s = 0 in its trace."""
+        return self._epoch_s
+
+    @property
     def alive(self) -> bool:
-        return self._connection.death is None
+        return self.death is None
+
+    @property
+    def death(self) -> str | None:
+        """How its engine ended, in sentences; None while it lives."""
+        return self._connection.death
 
     @property
     def num_open_requests(self) -> int:
@@ -244,6 +255,19 @@ class EngineHandle:
         ids = [request_id for run in runs for request_id in run.request_ids]
         return recorder.slice(min(firsts, default=recorder.num_steps), max(ends, default=None), ids)
 
+    @property
+    def shown(self) -> Run | Trace:
+        """What a view of it shows: its last run, or all that it did."""
+        return self.last_run or self.trace
+
+    def note_of(self, run: Run) -> str:
+        """What a view of one of its runs says beside it; "" for nothing."""
+        return ""
+
+    def is_cut(self, run: Run) -> bool:
+        """The trace of one of its runs, which has ended, breaks off before that end."""
+        return False
+
     def opening_of(self, run: Run) -> tuple[Trace, int]:
         """Run.opening() of one of its runs."""
         recorder = self._connection.recorder
@@ -255,6 +279,18 @@ class EngineHandle:
             return News([], [], number)
         end = run.end_step if run.done and not run.died else None
         return self._connection.recorder.since(number, end, run.request_ids, known)
+
+    def opening(self, own: Collection[str] = ()) -> tuple[Trace, int]:
+        """The trace before the next step, with the KV cache as it is now; and the number of that step.
+
+        Of requests, those that hold some of it, and those of `own`.
+        """
+        recorder = self._connection.recorder
+        return recorder.opening(recorder.num_steps, own)
+
+    def steps_since(self, number: int, known: Collection[str] = ()) -> News:
+        """What came from step `number` on, whoever asked for it. `known`: see Run.steps_since()."""
+        return self._connection.recorder.since(number, known=known)
 
     @property
     def last_step(self) -> Step | None:

@@ -9,7 +9,7 @@ from __future__ import annotations
 import time
 from typing import Any, ClassVar, NamedTuple
 
-from llmlab.engines.base import EngineConfig, Floats, Sampler, SamplingParams, StepOutput, check_prompt, checked_options
+from llmlab.engines.base import EngineConfig, Floats, Sampler, SamplingParams, check_prompt, checked_options
 from llmlab.engines.llamacpp_cells import CellWatcher, MirroredCells, raw_reader
 from llmlab.engines.llamacpp_context import Context
 from llmlab.engines.llamacpp_embedding import Embedder
@@ -20,14 +20,14 @@ from llmlab.engines.self_test import self_test
 from llmlab.engines.stepping import SteppingEngine
 from llmlab.engines.streaming import Answer
 from llmlab.engines.student_parts import CheckedSampler, make_policy
-from llmlab.errors import EngineError, PartFailed, RequestError
+from llmlab.errors import EngineError, RequestError
 from llmlab.scheduling.cell_pool import KEPT_TOKENS, CellPool
 from llmlab.scheduling.contracts import Policy
 from llmlab.scheduling.plan import StepPlan
 from llmlab.scheduling.policies import check_policy
 from llmlab.scheduling.scheduler import Scheduler
 from llmlab.scheduling.sequence import Sequence
-from llmlab.trace import Capabilities, CellDelta, FinishReason, Header, Request, Step, Token
+from llmlab.trace import Capabilities, CellDelta, FinishReason, Request, Step, Token
 
 OPTIONS = ("threads", "flash_attn", "extra_bufts", "gpu_layers", "prefix_caching", "kept_tokens", "policy", "raw_cells")
 
@@ -70,12 +70,16 @@ class LlamaCppEngine(SteppingEngine[_Generation]):
         self._sampler = CheckedSampler(sampler) if sampler is not None else None
         self._embedder: Embedder | None = None  # made for the first text
         self._has_adapter = config.lora is not None
-        self._generations: dict[str, _Generation] = {}
-        self._ended: dict[str, FinishReason] = {}  # ends that no step has reported yet
         self.chat_template = config.chat_template or self.model.chat_template
         self.bos_token, self.eos_token = self.model.bos_token, self.model.eos_token
         self._watch_cells(raw=options.get("raw_cells", True))
-        self.header = self._header(config)
+        context = self.context
+        self.header = self._header(
+            config, context,
+            engine_version=lib.__version__, quant=config.quant, dtype=context.kv_type,
+            device="GPU" if lib.llama_supports_gpu_offload() else "CPU", num_threads=context.num_threads,
+            num_cells=context.num_cells, kv_cache_bytes=context.num_cells * context.kv_bytes_per_token,
+        )  # fmt: skip
 
     def _watch_cells(self, *, raw: bool) -> None:
         """Let the raw reader prove itself on a first decode, then empty the cache."""
@@ -99,26 +103,6 @@ class LlamaCppEngine(SteppingEngine[_Generation]):
         self._placed: list[int] = []  # cells of the last batch, in its order, as the pool expects them
         self._seats_changed = False  # since the last step was recorded
         self._watcher = CellWatcher(reader or MirroredCells(self.pool))
-
-    def _header(self, config: EngineConfig) -> Header:
-        context = self.context
-        return Header(
-            engine=self.name,
-            engine_version=lib.__version__,
-            model=config.model,
-            fingerprint=config.fingerprint,
-            quant=config.quant,
-            dtype=context.kv_type,
-            device="GPU" if lib.llama_supports_gpu_offload() else "CPU",
-            num_threads=context.num_threads,
-            capabilities=self.capabilities,
-            num_cells=context.num_cells,
-            kv_cache_bytes=context.num_cells * context.kv_bytes_per_token,
-            max_model_len=context.max_model_len,
-            max_num_seqs=context.max_num_seqs,
-            token_budget=context.token_budget,
-            started_at=self.started_at,
-        )
 
     def self_test(self) -> str | None:
         """A sentence when the arithmetic of this machine is broken, else None. Leaves the cache empty."""
@@ -187,13 +171,6 @@ class LlamaCppEngine(SteppingEngine[_Generation]):
         self.context.interrupt()
 
     # ---- one step
-
-    def step(self) -> StepOutput:
-        number = self.scheduler.step_number
-        try:
-            return self._step()
-        except PartFailed as error:
-            raise PartFailed(f"step {number}: {error}") from error
 
     def _step(self) -> Step:
         started = time.monotonic()

@@ -69,6 +69,9 @@ class Recorder:
     def has_request(self, request_id: str) -> bool:
         return request_id in self._requests
 
+    def request(self, request_id: str) -> Request | None:
+        return self._requests.get(request_id)
+
     def add_request(self, request: Request) -> None:
         with self._lock:
             self._requests[request.request_id] = request
@@ -106,7 +109,9 @@ class Recorder:
         kv_at_start = _fold(known, between)
         self._remember(first, kv_at_start)
         seen = _ids_in(steps) | set(own) | _receivers(kv_at_start)
-        present = sorted((r for r in requests.values() if r.request_id in seen), key=lambda r: r.arrival_s)
+        # those of `own` that arrived at once are in its order, whichever the engine took in first
+        in_order = {request_id: requests[request_id] for request_id in own if request_id in requests} | requests
+        present = sorted((r for r in in_order.values() if r.request_id in seen), key=lambda r: r.arrival_s)
         ended = {request_id for step in steps for request_id in step.finished} | ended_before
         open_ids = (_alive_ids(steps) | set(own)) - ended
         incidents = self._incidents(steps, present, open_ids, died=self._death is not None and is_newest)

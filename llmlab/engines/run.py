@@ -37,6 +37,8 @@ class Run:
     `on_news` is called after anything that comes, mostly by the thread that reads: it may not wait, and must not raise.
     """
 
+    title = ""  # what views call it, when it has a name
+
     def __init__(
         self,
         entries: Iterable[Entry],
@@ -49,7 +51,7 @@ class Run:
     ) -> None:
         self.engine, self._on_news = engine, on_news
         self._entries = {entry.request_id: entry for entry in entries}
-        self._header, self._abort, self._cut_trace = header, abort, trace
+        self.header, self._abort, self._cut_trace = header, abort, trace
         self._events: list[tuple[Entry, int]] = []  # in order of arrival: (entry, index of its token)
         self._results: dict[str, Result] = {}  # of what has ended
         self._open = set(self._entries)  # request ids
@@ -83,6 +85,21 @@ class Run:
         return self._died is not None
 
     @property
+    def part(self) -> int:
+        """Another number when a picture of it must begin anew: opening() is another one."""
+        return 0
+
+    @property
+    def note(self) -> str:
+        """What views say beside it; "" for nothing."""
+        return self.engine.note_of(self) if self.engine is not None else ""
+
+    @property
+    def is_cut(self) -> bool:
+        """It has ended, and its trace breaks off before: what a view says at its last step."""
+        return self.done and self.engine is not None and self.engine.is_cut(self)
+
+    @property
     def progress(self) -> tuple[int, int]:
         """Requests that have ended, and all of them."""
         return len(self._entries) - len(self._open), len(self._entries)
@@ -107,7 +124,7 @@ class Run:
 
     def opening(self) -> tuple[Trace, int]:
         """The trace before its first step, with the KV cache as it is then; and the number of the step that is next."""
-        return self.engine.opening_of(self) if self.engine is not None else (Trace(self._header), 0)
+        return self.engine.opening_of(self) if self.engine is not None else (Trace(self.header), 0)
 
     def steps_since(self, number: int, known: Collection[str] = ()) -> News:
         """What came from step `number` on, for who follows it; nothing is rebuilt as it is for `trace`.
@@ -162,10 +179,21 @@ class Run:
         """What came after the first `number` tokens of the run, in order of arrival."""
         return [entry.event(index) for entry, index in self._events[number:]]
 
+    @property
+    def num_tokens(self) -> int:
+        """Tokens that have come, of all its requests."""
+        return len(self._events)
+
     def prompt_ids(self, index: int) -> tuple[int, ...]:
         """The prompt of request `index` as the engine got it; empty until it is there."""
         request = list(self._entries.values())[index].request
         return request.prompt_token_ids if request is not None else ()
+
+    @property
+    def num_prompt_tokens(self) -> dict[str, int]:
+        """Of each request whose prompt the engine has told; a connected one tells it with the first token."""
+        told = {entry.request_id: entry.request for entry in self._entries.values()}
+        return {name: len(request.prompt_token_ids) for name, request in told.items() if request is not None}
 
     @property
     def is_admitted(self) -> bool:
@@ -288,7 +316,7 @@ class Run:
         known = self._results.get(entry.request_id)
         if known is not None:
             return known
-        result = entry.result(self._header, lambda: self.trace)
+        result = entry.result(self.header, lambda: self.trace)
         if result.finish_reason is not None:
             self._results[entry.request_id] = result
         return result

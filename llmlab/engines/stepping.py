@@ -9,10 +9,12 @@ import time
 from collections.abc import Mapping
 from typing import Any, Generic, Protocol, TypeVar
 
+from llmlab.engines.base import EngineConfig, StepOutput
 from llmlab.engines.streaming import Answer
+from llmlab.errors import PartFailed
 from llmlab.scheduling.plan import StepPlan
 from llmlab.scheduling.scheduler import Scheduler
-from llmlab.trace import FinishReason, KvDelta, ScheduledRequest, Step, Token
+from llmlab.trace import Capabilities, FinishReason, Header, KvDelta, ScheduledRequest, Step, Token
 
 
 class Kept(Protocol):
@@ -22,12 +24,22 @@ class Kept(Protocol):
     def answer(self) -> Answer: ...
 
 
+class Limits(Protocol):
+    """What an engine has room for."""
+
+    max_model_len: int
+    max_num_seqs: int
+    token_budget: int
+
+
 KeptT = TypeVar("KeptT", bound=Kept)
 
 
 class SteppingEngine(Generic[KeptT]):
     """The part of an engine between its scheduler and its trace. One thread."""
 
+    name: str
+    capabilities: Capabilities
     scheduler: Scheduler
 
     def __init__(self) -> None:
@@ -39,6 +51,24 @@ class SteppingEngine(Generic[KeptT]):
     def started_at(self) -> float:
         """Unix time of epoch_s."""
         return time.time() - (time.monotonic() - self.epoch_s)
+
+    def step(self) -> StepOutput:
+        """One scheduling decision and its forward pass.
+
+        Raises: PartFailed, with the number of the step.
+        """
+        number = self.scheduler.step_number
+        try:
+            return self._step()
+        except PartFailed as error:
+            self._start_over()
+            raise PartFailed(f"step {number}: {error}") from error
+
+    def _step(self) -> Step:
+        raise NotImplementedError
+
+    def _start_over(self) -> None:
+        """A part that a student wrote broke its contract: what is not to be trusted any more is made anew."""
 
     def abort_request(self, request_id: str) -> None:
         if request_id in self._generations:
@@ -91,4 +121,18 @@ class SteppingEngine(Generic[KeptT]):
             tokens=tuple(tokens),
             kv=kv,
             extra=extra or {},
+        )
+
+    def _header(self, config: EngineConfig, limits: Limits, **about: Any) -> Header:
+        """What all steps have in common. `about`: what only this engine can tell."""
+        return Header(
+            engine=self.name,
+            model=config.model,
+            fingerprint=config.fingerprint,
+            capabilities=self.capabilities,
+            max_model_len=limits.max_model_len,
+            max_num_seqs=limits.max_num_seqs,
+            token_budget=limits.token_budget,
+            started_at=self.started_at,
+            **about,
         )

@@ -9,11 +9,11 @@ Source: Kwon et al., PagedAttention, SOSP 2023, section 4.1 (there a kernel read
 from __future__ import annotations
 
 import sys
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from functools import cached_property, partial
+from functools import cached_property
 from itertools import accumulate
-from typing import NamedTuple, Protocol
+from typing import Any, NamedTuple, Protocol
 
 import torch
 import torch.nn.functional as F
@@ -69,6 +69,11 @@ class Batch:
         self.rows, self.spans, self._block_size = rows, spans, block_size
         self.token_ids, self.positions, self.slots = rows.unbind()
         self.first_rows = [*accumulate((len(span.token_ids) for span in spans), initial=0)][:-1]  # of each span
+        self.adapters: list[tuple[Tensor, Any]] = []  # rows, and the LoRA adapter that they ask for
+
+    def rows_of(self, i: int) -> slice:
+        """Where the rows of span `i` are."""
+        return slice(self.first_rows[i], self.first_rows[i] + len(self.spans[i].token_ids))
 
     @cached_property
     def groups(self) -> list[Group]:
@@ -82,10 +87,9 @@ class Batch:
         device, groups = self.rows.device, []
         for (num_new, _), seqs in members.items():
             longest = max(len(table) for _, table in seqs)
-            rows = torch.tensor([first for first, _ in seqs], device=device)[:, None] + torch.arange(
-                num_new, device=device
-            )
             tables = torch.tensor([padded(table, longest) for _, table in seqs], device=device)
+            first_rows = torch.tensor([first for first, _ in seqs], device=device)
+            rows = first_rows[:, None] + torch.arange(num_new, device=device)
             groups.append(Group(rows, self.positions[rows], tables))
         return groups
 
@@ -133,7 +137,7 @@ class PagedKv:
 
     @property
     def bytes_per_block(self) -> int:
-        return self.kv[:, :, 0].numel() * self.kv.element_size()
+        return self.kv[:, :, 0].nbytes
 
     def write(self, layer: int, slots: Tensor, k: Tensor, v: Tensor) -> None:
         """k, v: [num_rows, num_kv_heads, head_dim]."""
@@ -147,27 +151,27 @@ class PagedKv:
         k, v = found.view(2, num_seqs, num_blocks * self.block_size, *found.shape[-2:])
         return k, v
 
+    def of(self, layer: int, span: Span) -> tuple[Tensor, Tensor]:
+        """Keys and values of one sequence, [num_context, num_kv_heads, head_dim] each, in float32."""
+        k, v = self.gather(layer, torch.tensor([list(span.block_table)], device=self.kv.device))
+        return k[0, : span.num_context].float(), v[0, : span.num_context].float()
+
     def copy(self, copies: Iterable[BlockCopy]) -> None:
         """Copy on write, in all layers; in order, since a copied block may be copied again."""
         for pair in copies:
             self.kv[:, :, pair.dst] = self.kv[:, :, pair.src]
 
 
-# Told of each layer and sequence while somebody looks: the layer, the index of the sequence in the batch, and what
-# computes its attention weights, [num_heads, num_new, num_context or more].
-Watch = Callable[[int, int, Callable[[], Tensor]], None]
-
-
 class AttentionLayer(Protocol):
     """Attention of all rows of a step in one layer, after their keys and values were written."""
 
-    def __call__(self, layer: int, q: Tensor, kv: PagedKv, batch: Batch, watch: Watch | None = None) -> Tensor:
+    def __call__(self, layer: int, q: Tensor, kv: PagedKv, batch: Batch) -> Tensor:
         """q, out: [num_rows, num_heads, head_dim]."""
 
 
-def paged_attention(layer: int, q: Tensor, kv: PagedKv, batch: Batch, watch: Watch | None = None) -> Tensor:
+def paged_attention(layer: int, q: Tensor, kv: PagedKv, batch: Batch) -> Tensor:
     """The AttentionLayer of this engine."""
-    out = torch.empty_like(q) if len(batch.groups) > 1 else q
+    out = torch.empty_like(q)
     for group in batch.groups:
         k, v = kv.gather(layer, group.block_tables)
         k, v = k.transpose(1, 2), v.transpose(1, 2)
@@ -177,28 +181,13 @@ def paged_attention(layer: int, q: Tensor, kv: PagedKv, batch: Batch, watch: Wat
         asked = q[group.rows].view(num_seqs, num_new, num_kv_heads, -1, head_dim)
         asked = asked.permute(0, 2, 3, 1, 4).reshape(num_seqs, num_kv_heads, -1, head_dim)
         mask = group.mask(k.shape[2], asked.shape[2] // num_new)
-        if watch is not None:
-            for n, row in enumerate(group.rows[:, 0].tolist()):
-                weights = partial(attention_weights, asked[n], k[n], mask[n], num_new)
-                watch(layer, batch.first_rows.index(row), weights)
         answer = F.scaled_dot_product_attention(asked, k, v, attn_mask=mask)
         answer = answer.view(num_seqs, num_kv_heads, -1, num_new, head_dim).permute(0, 3, 1, 2, 4)
         answer = answer.reshape(num_seqs * num_new, -1, head_dim)
-        if len(batch.groups) == 1 and num_seqs * num_new == len(q):
-            return answer  # one group has all rows, in their order
+        if len(batch.groups) == 1:
+            return answer  # it has all rows, in their order
         out[group.rows.reshape(-1)] = answer
     return out
-
-
-def attention_weights(q: Tensor, k: Tensor, mask: Tensor, num_new: int) -> Tensor:
-    """What scaled_dot_product_attention does not hand out, of one sequence, computed once more.
-
-    q: [num_kv_heads, heads a KV head * num_new, head_dim], k: [num_kv_heads, num_keys, head_dim]. Gives
-    [num_heads, num_new, num_keys], float32.
-    """
-    scores = (q.float() @ k.float().transpose(-1, -2)) * q.shape[-1] ** -0.5
-    weights = scores.masked_fill(~mask, float("-inf")).softmax(dim=-1)
-    return weights.reshape(-1, num_new, weights.shape[-1])
 
 
 def flash_attention(config: ModelConfig, dtype: torch.dtype, device: torch.device) -> AttentionLayer:

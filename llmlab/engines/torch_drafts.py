@@ -55,13 +55,10 @@ class Drafter:
     def room(self, plan: StepPlan, pool: object, generations: Mapping[str, Generation], room: Room) -> dict[int, int]:
         """Index of a share -> tokens to draft for it. Takes their blocks."""
         return draft_room(
-            plan,
-            pool,
-            self._num_draft_tokens,
-            token_budget=room.token_budget,
-            max_len=min(room.max_model_len, self.max_model_len),
+            plan, pool, self._num_draft_tokens,
+            token_budget=room.token_budget, max_len=min(room.max_model_len, self.max_model_len),
             num_left=lambda seq: generations[seq.request_id].params.max_tokens - seq.num_output_tokens,
-        )
+        )  # fmt: skip
 
     def draft(self, spans: list[Span], wanted: dict[int, int], copies: Iterable[BlockCopy]) -> dict[int, list[int]]:
         """Reads the spans of a step as the large model does. Index of a span -> so many tokens to go on with.
@@ -71,7 +68,7 @@ class Drafter:
         self._kv.copy(copies)
         device, size = self._model.device, self._kv.block_size
         batch = make_batch(spans, size, device)
-        rows = [batch.first_rows[i] + len(spans[i].token_ids) - 1 for i in wanted]
+        rows = [batch.rows_of(i).stop - 1 for i in wanted]
         hidden = self._model.forward(batch, self._kv)[rows]
         drafts: dict[int, list[int]] = {i: [] for i in wanted}
         for done in range(max(wanted.values(), default=0)):

@@ -32,8 +32,7 @@ class DecodeGraphs:
 
     def __init__(self, model: Decoder, kv: PagedKv, max_num_seqs: int, max_model_len: int) -> None:
         self._model, self._kv, device = model, kv, model.device
-        self._batch_sizes = [1, 2, 4, *range(8, max_num_seqs, 8)]
-        self._batch_sizes = [size for size in self._batch_sizes if size < max_num_seqs] + [max_num_seqs]
+        self._batch_sizes = [*(n for n in (1, 2, 4) if n < max_num_seqs), *range(8, max_num_seqs, 8), max_num_seqs]
         self._width = min(-(-max_model_len // kv.block_size), kv.num_blocks)
         # Token ids, positions and slots of rows that only fill up.
         self._idle = torch.tensor([[0], [0], [kv.num_blocks * kv.block_size]], device=device)
@@ -45,8 +44,8 @@ class DecodeGraphs:
         self._pool: Any = None  # graphs are replayed one at a time and may share memory
 
     def fits(self, batch: Batch) -> bool:
-        """Every sequence of the batch decodes one token."""
-        return len(batch.token_ids) == len(batch.spans) <= self._batch_sizes[-1]
+        """Every sequence of the batch decodes one token, without an adapter."""
+        return len(batch.token_ids) == len(batch.spans) <= self._batch_sizes[-1] and not batch.adapters
 
     def forward(self, batch: Batch) -> Tensor:
         """What Decoder.forward() gives for this batch. The next call overwrites it."""
@@ -69,9 +68,8 @@ class DecodeGraphs:
             filled[i] = batch.spans[i].block_table if i < num_seqs else ()
         if changed:
             tables = [padded(filled[i], self._width, self._kv.num_blocks) for i in changed]
-            self._tables[torch.tensor(changed, device=self._tables.device)] = torch.tensor(
-                tables, device=self._tables.device
-            )
+            on = self._tables.device
+            self._tables[torch.tensor(changed, device=on)] = torch.tensor(tables, device=on)
         if self._model.attention is not paged_attention:
             return num_rows, self._width
         num_blocks = max(map(len, filled[:num_seqs]))

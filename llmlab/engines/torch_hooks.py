@@ -5,15 +5,14 @@ This file must not know requests or scheduling.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
 import torch
 from torch import Tensor
 
-from llmlab.engines.base import Floats
-from llmlab.engines.torch_attention import Batch, PagedKv, Span, make_batch
+from llmlab.engines.torch_attention import Batch, PagedKv, Span, causal_mask, make_batch
 from llmlab.engines.torch_model import Decoder
 
 NUM_LENS_TOKENS = 5
@@ -30,26 +29,36 @@ class Probe:
     layers: frozenset[int] | None = None
     steps: list[dict[str, dict[str, Any]]] = field(default_factory=list)
 
+    def forward(self, model: Decoder, batch: Batch, kv: PagedKv, names: Sequence[str]) -> Tensor:
+        """Decoder.forward() of one step under this probe. `names`: the requests of the spans of the batch."""
+        found: dict[str, dict[str, Any]] = {name: {"attention": {}} for name in names}
+        weights_of = getattr(model.attention, "weights", attention_weights)  # a student's may have others than ours
 
-class Look:
-    """One forward pass under a probe."""
+        def watch(layer: int, q: Tensor) -> None:
+            if self.layers is None or layer in self.layers:
+                for i, name in enumerate(names):
+                    weights = weights_of(layer, q[batch.rows_of(i)], kv, batch.spans[i])
+                    found[name]["attention"][layer] = weights.cpu().numpy()
 
-    def __init__(self, probe: Probe, names: Iterable[str], batch: Batch) -> None:
-        self._probe, self._names, self._batch = probe, list(names), batch
-        self._found: dict[str, dict[str, Any]] = {name: {"attention": {}} for name in self._names}
-        self.states: list[Tensor] = []
+        states: list[Tensor] = []
+        out = model.forward(batch, kv, watch=watch, keep=states)
+        hidden = torch.stack(states).float().cpu().numpy()
+        for i, name in enumerate(names):
+            found[name]["hidden"] = hidden[:, batch.rows_of(i)]
+        self.steps.append(found)
+        return out
 
-    def watch(self, layer: int, i: int, weights: Callable[[], Tensor]) -> None:
-        """Keep the attention weights of the i-th sequence, where somebody wants them."""
-        if self._probe.layers is None or layer in self._probe.layers:
-            of_seq = weights()[:, :, : self._batch.spans[i].num_context]
-            self._found[self._names[i]]["attention"][layer] = of_seq.cpu().numpy()
 
-    def done(self) -> None:
-        states = torch.stack(self.states).float().cpu().numpy()
-        for name, first, span in zip(self._names, self._batch.first_rows, self._batch.spans, strict=True):
-            self._found[name]["hidden"] = states[:, first : first + len(span.token_ids)]
-        self._probe.steps.append(self._found)
+def attention_weights(layer: int, q: Tensor, kv: PagedKv, span: Span) -> Tensor:
+    """What scaled_dot_product_attention does not hand out, of one sequence: [num_heads, num_new, num_context], float32.
+
+    q: [num_new, num_heads, head_dim], the queries of its new tokens.
+    """
+    k, _ = kv.of(layer, span)
+    k = k.repeat_interleave(q.shape[1] // k.shape[1], dim=1)  # grouped-query attention
+    scores = torch.einsum("qhd,khd->hqk", q.float(), k) * q.shape[-1] ** -0.5
+    positions = torch.arange(span.first, span.num_context, device=q.device)
+    return scores.masked_fill(~causal_mask(positions[None], len(k))[0], float("-inf")).softmax(dim=-1)
 
 
 def inside(model: Decoder, token_ids: list[int], layers: frozenset[int] | None, block_size: int) -> dict[str, Any]:
@@ -62,27 +71,18 @@ def inside(model: Decoder, token_ids: list[int], layers: frozenset[int] | None, 
     Source of the lens: nostalgebraist, interpreting GPT: the logit lens, 2020.
     """
     kv, batch = own_kv(model, token_ids, block_size)
-    look = Look(probe := Probe(layers), ["it"], batch)
-    logits = model.logits(model.forward(batch, kv, watch=look.watch, keep=look.states))
-    look.done()
+    probe = Probe(layers)
+    logits = model.logits(probe.forward(model, batch, kv, ["it"]))
     found: dict[str, Any] = probe.steps[0]["it"]
-    found["lens"] = [_best(model, state) for state in look.states]
-    found["logits"] = logits.cpu().numpy()
-    return found
-
-
-def logits_of(model: Decoder, token_ids: list[int], block_size: int) -> Floats:
-    """Logits at every position of a text, [num_tokens, vocab_size], on KV of its own."""
-    kv, batch = own_kv(model, token_ids, block_size)
-    return model.logits(model.forward(batch, kv)).cpu().numpy()
+    states = torch.from_numpy(found["hidden"]).to(model.device, model.dtype)
+    return {**found, "lens": [_best(model, state) for state in states], "logits": logits.cpu().numpy()}
 
 
 def own_kv(model: Decoder, token_ids: list[int], block_size: int) -> tuple[PagedKv, Batch]:
     """Blocks for one text beside those of the engine, and the batch that computes it."""
     num_blocks = -(-len(token_ids) // block_size)
-    return model.new_kv(num_blocks, block_size), make_batch(
-        [Span(token_ids, 0, range(num_blocks))], block_size, model.device
-    )
+    spans = [Span(token_ids, 0, range(num_blocks))]
+    return model.new_kv(num_blocks, block_size), make_batch(spans, block_size, model.device)
 
 
 def _best(model: Decoder, state: Tensor) -> list[list[tuple[int, float]]]:

@@ -16,7 +16,7 @@ import triton  # type: ignore[import-untyped]
 import triton.language as tl  # type: ignore[import-untyped]
 from torch import Tensor
 
-from llmlab.engines.torch_attention import Batch, Group, PagedKv, Span, Watch, make_batch, paged_attention
+from llmlab.engines.torch_attention import Batch, Group, PagedKv, Span, make_batch, paged_attention
 from llmlab.models.config import ModelConfig
 
 # Queries and keys of a tile; the matrix units of a GPU multiply 16 x 16 at least.
@@ -66,10 +66,8 @@ def _attend(  # type: ignore[no-untyped-def]
     )
 
 
-def kernel_attention(layer: int, q: Tensor, kv: PagedKv, batch: Batch, watch: Watch | None = None) -> Tensor:
-    """The AttentionLayer of a GPU. Who wants to see weights is served by plain torch: here there are none to see."""
-    if watch is not None:
-        return paged_attention(layer, q, kv, batch, watch)
+def kernel_attention(layer: int, q: Tensor, kv: PagedKv, batch: Batch) -> Tensor:
+    """The AttentionLayer of a GPU."""
     out = torch.empty(q.shape, dtype=q.dtype, device=q.device)
     for group in batch.groups:
         _launch(q, kv.kv[layer], group, out)

@@ -7,6 +7,7 @@ Source: transformers modeling_llama.py, modeling_qwen2.py, modeling_qwen3.py; Su
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -15,9 +16,11 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from llmlab.engines.phases import Phases
-from llmlab.engines.torch_attention import AttentionLayer, Batch, PagedKv, Watch, paged_attention
-from llmlab.engines.torch_weights import Adapter, Layer, Weights
+from llmlab.engines.torch_attention import AttentionLayer, Batch, PagedKv, paged_attention
+from llmlab.engines.torch_weights import Layer, Weights
 from llmlab.models.config import ModelConfig
+
+Watch = Callable[[int, Tensor], None]
 
 
 class BrokenOff(Exception):
@@ -43,17 +46,12 @@ class Decoder:
         )
 
     def forward(
-        self,
-        batch: Batch,
-        kv: PagedKv,
-        adapters: list[tuple[Tensor, Adapter]] | None = None,
-        watch: Watch | None = None,
-        keep: list[Tensor] | None = None,
+        self, batch: Batch, kv: PagedKv, *, watch: Watch | None = None, keep: list[Tensor] | None = None
     ) -> Tensor:
         """Hidden states after the last norm, [num_rows, hidden_size]; the KV of the rows is written.
 
-        `adapters`: which rows each LoRA adapter is for. `watch` is told of each attention, `keep` gets the hidden state
-        before each layer and after the last.
+        `watch` gets the layer and its queries, [num_rows, num_heads, head_dim], before each attention; `keep` the
+        hidden state before each layer and after the last.
 
         Raises: BrokenOff when it was interrupted.
         """
@@ -62,18 +60,17 @@ class Decoder:
         x = F.embedding(batch.token_ids, weights.embedding)
         cos, sin = self._cos[batch.positions, None], self._sin[batch.positions, None]
         self.phases.mark("embedding")
-        for i, layer in enumerate(weights.layers):
+        for layer in weights.layers:
             if self.interrupted:
                 raise BrokenOff
             if keep is not None:
                 keep.append(x)
-            attended = self._attend(i, layer, _norm(x, layer.input_norm, eps), cos, sin, batch, kv, adapters, watch)
-            x = x + attended
-            x = x + self._mlp(i, layer, _norm(x, layer.post_norm, eps), adapters)
+            x = x + self._attend(layer, _norm(x, layer.input_norm, eps), cos, sin, batch, kv, watch)
+            x = x + self._mlp(layer, _norm(x, layer.post_norm, eps), batch)
             self.phases.mark("mlp")
         if keep is not None:
             keep.append(x)
-        return _norm(x, weights.final_norm, eps)
+        return self.final_norm(x)
 
     def logits(self, hidden: Tensor) -> Tensor:
         """[num_rows, hidden_size] -> [num_rows, vocab_size], float32."""
@@ -82,42 +79,39 @@ class Decoder:
         return logits
 
     def final_norm(self, x: Tensor) -> Tensor:
-        """The last norm, for a hidden state from between two layers (the logit lens)."""
+        """The last norm; of a hidden state from between two layers, it is the logit lens."""
         return _norm(x, self.weights.final_norm, self.config.rms_norm_eps)
 
     def _attend(
-        self, i: int, layer: Layer, x: Tensor, cos: Tensor, sin: Tensor, batch: Batch, kv: PagedKv,
-        adapters: list[tuple[Tensor, Adapter]] | None, watch: Watch | None,
-    ) -> Tensor:  # fmt: skip
-        config = self.config
-        num_q, num_kv = config.num_heads, config.num_kv_heads
-        qkv = self._linear(i, layer, "self_attn.qkv_proj", x, adapters).view(len(x), num_q + 2 * num_kv, -1)
+        self, layer: Layer, x: Tensor, cos: Tensor, sin: Tensor, batch: Batch, kv: PagedKv, watch: Watch | None
+    ) -> Tensor:
+        num_q, num_kv, eps = self.config.num_heads, self.config.num_kv_heads, self.config.rms_norm_eps
+        qkv = _linear(layer, "self_attn.qkv_proj", x, batch).view(len(x), num_q + 2 * num_kv, -1)
         qk, v = qkv[:, : num_q + num_kv], qkv[:, num_q + num_kv :]
         if layer.q_norm is not None and layer.k_norm is not None:
-            q, k = qk[:, :num_q], qk[:, num_q:]
-            qk = torch.cat(
-                [_norm(q, layer.q_norm, config.rms_norm_eps), _norm(k, layer.k_norm, config.rms_norm_eps)], 1
-            )
+            qk = torch.cat([_norm(qk[:, :num_q], layer.q_norm, eps), _norm(qk[:, num_q:], layer.k_norm, eps)], 1)
         qk = _rotated(qk, cos, sin)
-        kv.write(i, batch.slots, qk[:, num_q:], v)
+        q = qk[:, :num_q]
+        kv.write(layer.index, batch.slots, qk[:, num_q:], v)
         self.phases.mark("qkv")
-        attended = self.attention(i, qk[:, :num_q], kv, batch, watch)
+        if watch is not None:
+            watch(layer.index, q)
+        attended = self.attention(layer.index, q, kv, batch)
         self.phases.mark("attention")
-        attended = self._linear(i, layer, "self_attn.o_proj", attended.reshape(len(x), -1), adapters)
+        attended = _linear(layer, "self_attn.o_proj", attended.reshape(len(x), -1), batch)
         self.phases.mark("qkv")
         return attended
 
-    def _mlp(self, i: int, layer: Layer, x: Tensor, adapters: list[tuple[Tensor, Adapter]] | None) -> Tensor:
-        gate, up = self._linear(i, layer, "mlp.gate_up_proj", x, adapters).chunk(2, dim=-1)
-        return self._linear(i, layer, "mlp.down_proj", F.silu(gate) * up, adapters)
+    def _mlp(self, layer: Layer, x: Tensor, batch: Batch) -> Tensor:
+        gate, up = _linear(layer, "mlp.gate_up_proj", x, batch).chunk(2, dim=-1)
+        return _linear(layer, "mlp.down_proj", F.silu(gate) * up, batch)
 
-    def _linear(
-        self, i: int, layer: Layer, name: str, x: Tensor, adapters: list[tuple[Tensor, Adapter]] | None
-    ) -> Tensor:
-        y = layer.linear[name](x)
-        for rows, adapter in adapters or ():
-            adapter.add_to(y, x, rows, i, name)
-        return y
+
+def _linear(layer: Layer, name: str, x: Tensor, batch: Batch) -> Tensor:
+    y = layer.linear[name](x)
+    for rows, adapter in batch.adapters:
+        adapter.add_to(y, x, rows, layer.index, name)
+    return y
 
 
 def _norm(x: Tensor, weight: Tensor, eps: float) -> Tensor:
@@ -143,13 +137,10 @@ def _rotations(config: ModelConfig, device: torch.device, dtype: torch.dtype) ->
         scaling = {"rope_theta": config.rope_theta, **config.rope_scaling}
         kind = scaling["rope_type"] = str(scaling.get("rope_type") or scaling.get("type"))
         seen = SimpleNamespace(
-            rope_parameters=scaling,
-            head_dim=config.head_dim,
-            hidden_size=config.hidden_size,
-            num_attention_heads=config.num_heads,
-            max_position_embeddings=config.max_model_len,
+            rope_parameters=scaling, head_dim=config.head_dim, hidden_size=config.hidden_size,
+            num_attention_heads=config.num_heads, max_position_embeddings=config.max_model_len,
             standardize_rope_params=lambda: None,
-        )
+        )  # fmt: skip
         inverse, factor = ROPE_INIT_FUNCTIONS[kind](seen, torch.device("cpu"))
     angles = torch.outer(torch.arange(config.max_model_len, dtype=torch.float32), inverse.float())
     cos, sin = angles.cos() * factor, angles.sin() * factor

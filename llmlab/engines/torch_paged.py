@@ -1,4 +1,4 @@
-"""The torch engine: a paged engine that can be read in an evening. What does one step do? Read step(), below.
+"""The torch engine: a paged engine that can be read in an evening. What does one step do? Read _step(), below.
 
 Then read: torch_weights.py (what is loaded), torch_model.py (what is computed), torch_attention.py (how blocks are
 read), torch_sampling.py (how a token is drawn); where a block is allocated is scheduling/block_pool.py, who runs is
@@ -9,6 +9,7 @@ torch_kernel.py, torch_graphs.py.
 from __future__ import annotations
 
 import time
+from collections import defaultdict
 from copy import deepcopy
 from pathlib import Path
 from typing import Any
@@ -16,16 +17,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from llmlab.engines.base import (
-    Attention,
-    EngineConfig,
-    Floats,
-    Sampler,
-    SamplingParams,
-    StepOutput,
-    check_prompt,
-    checked_options,
-)
+from llmlab.engines.base import Attention, EngineConfig, Floats, Sampler, SamplingParams, check_prompt, checked_options
 from llmlab.engines.cost_model import work_of
 from llmlab.engines.phases import Phases
 from llmlab.engines.self_test import self_test
@@ -36,13 +28,13 @@ from llmlab.engines.student_parts import CheckedSampler, make_policy, make_pool
 from llmlab.engines.torch_attention import Batch, Span, flash_attention, make_batch
 from llmlab.engines.torch_drafts import NUM_DRAFT_TOKENS, Drafter
 from llmlab.engines.torch_graphs import DecodeGraphs
-from llmlab.engines.torch_hooks import Look, Probe, inside, logits_of
+from llmlab.engines.torch_hooks import Probe, inside, own_kv
 from llmlab.engines.torch_model import BrokenOff, Decoder
 from llmlab.engines.torch_parts import StudentAttention
 from llmlab.engines.torch_room import OPTIONS, Room, Text
-from llmlab.engines.torch_sampling import Generation, refuse_structures, sample
+from llmlab.engines.torch_sampling import Generation, sample
 from llmlab.engines.torch_weights import Adapter
-from llmlab.errors import PartFailed, RequestError
+from llmlab.errors import RequestError
 from llmlab.models.config import from_hf
 from llmlab.scheduling.block_pool import PagedPool
 from llmlab.scheduling.block_pool_checks import CheckedPool
@@ -52,7 +44,7 @@ from llmlab.scheduling.plan import StepPlan
 from llmlab.scheduling.policies import check_policy
 from llmlab.scheduling.scheduler import Scheduler
 from llmlab.scheduling.sequence import Sequence
-from llmlab.trace import Capabilities, FinishReason, Header, Request, ScheduledRequest, Step, Token
+from llmlab.trace import Capabilities, FinishReason, Request, ScheduledRequest, Step, Token
 
 __all__ = ["OPTIONS", "TorchEngine"]
 
@@ -82,11 +74,10 @@ class TorchEngine(SteppingEngine[Generation]):
         check_policy(options)
         folder = Path(config.model_path)
         self.config = from_hf(folder)
-        self.room = Room(config, self.config, options)
-        device, dtype = self.room.device, self.room.dtype
-        self.model = Decoder(folder, self.config, device=device, dtype=dtype)
-        use_timers = bool(options.get("timers")) and device.type == "cuda"
-        if use_timers:
+        self.room = room = Room(config, self.config, options)
+        self.model = Decoder(folder, self.config, device=room.device, dtype=room.dtype)
+        on_gpu, use_timers = room.device.type == "cuda", bool(options.get("timers"))
+        if on_gpu and use_timers:
             self.model.phases = Phases(on=True, wait=torch.cuda.synchronize)
         self._policy = make_policy(policy, options.get("policy", "chunked"))
         self._sampler = CheckedSampler(sampler) if sampler else None
@@ -98,15 +89,15 @@ class TorchEngine(SteppingEngine[Generation]):
         self._names: list[str] = []  # requests of the batch that runs
         if attention is not None:
             self.model.attention = StudentAttention(attention, lambda: self._names)
-        elif device.type == "cuda" and options.get("flash_attn", True):
-            self.model.attention = flash_attention(self.config, dtype, device)
+        elif on_gpu and options.get("flash_attn", True):
+            self.model.attention = flash_attention(self.config, room.dtype, room.device)
         draft = options.get("draft")
         num_drafts = int(options.get("num_draft_tokens", NUM_DRAFT_TOKENS))
         self._drafter = Drafter(draft, num_drafts, self.config, self.model, self.kv) if draft else None
         self._graphs: DecodeGraphs | None = None
-        if device.type == "cuda" and options.get("cuda_graphs", True) and attention is None and not use_timers:
-            self._graphs = DecodeGraphs(self.model, self.kv, self.room.max_num_seqs, self.room.max_model_len)
-        self._work = StepWork(self.config, self.model.weights.num_bytes, dtype.itemsize)
+        if on_gpu and options.get("cuda_graphs", True) and attention is None and not use_timers:
+            self._graphs = DecodeGraphs(self.model, self.kv, room.max_num_seqs, room.max_model_len)
+        self._work = StepWork(self.config, self.model.weights.num_bytes, room.dtype.itemsize)
         self.probe: Probe | None = None
         self._adapters: dict[str, Adapter] = {}
         self._default_adapter = config.lora
@@ -115,22 +106,25 @@ class TorchEngine(SteppingEngine[Generation]):
         self.text = Text(folder, self.config.vocab_size)
         self.chat_template = config.chat_template or self.text.chat_template
         self.bos_token, self.eos_token = self.text.bos_token, self.text.eos_token
-        self.capabilities = self._capabilities()
-        self.header = self._header(config)
+        self.capabilities = Capabilities(
+            kv="blocks", block_table=True, logprobs=True, prefix_caching=self.pool.prefix_caching, preemption=True,
+            priority=True, lora="request", speculative=self._drafter is not None,
+            pluggable=("policy", "sampler", "block_pool", "attention"),
+        )  # fmt: skip
+        self.header = self._header(
+            config, room,
+            engine_version=str(torch.__version__),  # a subclass of str, which no message can carry
+            dtype=str(room.dtype).removeprefix("torch."), device=room.device_name,
+            num_threads=torch.get_num_threads() if room.device.type == "cpu" else None,
+            block_size=self.pool.block_size, num_blocks=self.pool.num_blocks,
+            kv_cache_bytes=self.pool.num_blocks * self.kv.bytes_per_block,
+        )  # fmt: skip
 
     # ---- one step
 
-    def step(self) -> StepOutput:
-        """Plan, forward pass, tokens, commit, free, record: in this order."""
-        number = self.scheduler.step_number
-        try:
-            with torch.inference_mode():
-                return self._step()
-        except PartFailed as error:
-            self._start_over()
-            raise PartFailed(f"step {number}: {error}") from error
-
+    @torch.inference_mode()
     def _step(self) -> Step:
+        """Plan, forward pass, tokens, commit, free, record: in this order."""
         started = time.monotonic()
         plan = self.scheduler.schedule()  # who computes how many tokens, and the blocks for them
         wanted = self._drafter.room(plan, self.pool, self._generations, self.room) if self._drafter else {}
@@ -169,37 +163,33 @@ class TorchEngine(SteppingEngine[Generation]):
         for i, token_ids in drafts.items():
             spans[i] = spans[i]._replace(token_ids=[*spans[i].token_ids, *token_ids])
         batch = make_batch(spans, self.kv.block_size, self.model.device)
-        hidden = self._hidden(plan, batch)
+        if self._adapters:
+            batch.adapters = self._adapter_rows(plan, batch)
+        hidden = self._hidden(batch)
         rows: list[int] = []
         for i, share in enumerate(plan.shares):
             if share.samples:
-                end = batch.first_rows[i] + len(spans[i].token_ids)
+                end = batch.rows_of(i).stop
                 rows += range(end - 1 - len(drafts.get(i, ())), end)
         if len(rows) < len(hidden):
             hidden = hidden[torch.tensor(rows, dtype=torch.long, device=hidden.device)]
         return self.model.logits(hidden) if rows else None
 
-    def _hidden(self, plan: StepPlan, batch: Batch) -> Tensor:
-        adapters = self._adapter_rows(plan, batch)
+    def _hidden(self, batch: Batch) -> Tensor:
         if self.probe is not None:
-            look = Look(self.probe, self._names, batch)
-            hidden = self.model.forward(batch, self.kv, adapters, look.watch, look.states)
-            look.done()
-            return hidden
-        if self._graphs is not None and not adapters and self._graphs.fits(batch):
+            return self.probe.forward(self.model, batch, self.kv, self._names)
+        if self._graphs is not None and self._graphs.fits(batch):
             return self._graphs.forward(batch)
-        return self.model.forward(batch, self.kv, adapters)
+        return self.model.forward(batch, self.kv)
 
     def _adapter_rows(self, plan: StepPlan, batch: Batch) -> list[tuple[Tensor, Adapter]]:
         """Which rows of the batch each LoRA adapter is for."""
-        if not self._adapters:
-            return []
-        rows: dict[int, tuple[Adapter, list[int]]] = {}
-        for share, first, span in zip(plan.shares, batch.first_rows, batch.spans, strict=True):
+        rows: dict[Adapter, list[int]] = defaultdict(list)
+        for i, share in enumerate(plan.shares):
             adapter = self._generations[share.seq.request_id].adapter
             if adapter is not None:
-                rows.setdefault(id(adapter), (adapter, []))[1].extend(range(first, first + len(span.token_ids)))
-        return [(torch.tensor(r, device=self.model.device), adapter) for adapter, r in rows.values()]
+                rows[adapter] += range(batch.rows_of(i).start, batch.rows_of(i).stop)
+        return [(torch.tensor(r, device=self.model.device), adapter) for adapter, r in rows.items()]
 
     def _sample(
         self, plan: StepPlan, logits: Tensor, drafts: dict[int, list[int]]
@@ -228,7 +218,11 @@ class TorchEngine(SteppingEngine[Generation]):
         limit = self.room.max_model_len
         self.text.check(request.prompt_token_ids)
         check_prompt(request, params, limit, is_in_use=request.request_id in self._generations)
-        refuse_structures(params)
+        if params.structure:
+            raise RequestError(
+                f"The torch engine follows no {params.structure}: it has no grammar to mask logits with. Use "
+                "`-e llamacpp` or `-e vllm` for it."
+            )
         path = params.lora or self._default_adapter
         adapter = self._adapter(path) if path else None
         seq = Sequence.of(request)
@@ -275,24 +269,24 @@ class TorchEngine(SteppingEngine[Generation]):
         self.text.check(token_ids)
         return [self.text.bytes_of[token_id] for token_id in token_ids]
 
+    @torch.inference_mode()
     def logits(self, token_ids: list[int]) -> Floats:
         """Logits at every position of a text, [num_tokens, vocab_size], on KV of its own: requests may run.
 
         Raises: RequestError when the text is longer than max_model_len.
         """
         self._check_text(token_ids)
-        with torch.inference_mode():
-            return logits_of(self.model, token_ids, self.kv.block_size)
+        kv, batch = own_kv(self.model, token_ids, self.kv.block_size)
+        return self.model.logits(self.model.forward(batch, kv)).cpu().numpy()
 
+    @torch.inference_mode()
     def inside(self, token_ids: list[int], layers: list[int] | None = None) -> dict[str, Any]:
         """Attention weights, hidden states and logit lens of a text: see torch_hooks.inside().
 
         Raises: RequestError when the text is longer than max_model_len.
         """
         self._check_text(token_ids)
-        with torch.inference_mode():
-            chosen = None if layers is None else frozenset(layers)
-            return inside(self.model, token_ids, chosen, self.kv.block_size)
+        return inside(self.model, token_ids, None if layers is None else frozenset(layers), self.kv.block_size)
 
     def _check_text(self, token_ids: list[int]) -> None:
         self.model.interrupted = False  # it was meant for a step that is over
@@ -317,39 +311,6 @@ class TorchEngine(SteppingEngine[Generation]):
             "kv_used": (num_blocks - self.pool.num_free_blocks) * per_block,
             **draft,
         }
-
-    def _capabilities(self) -> Capabilities:
-        return Capabilities(
-            kv="blocks",
-            block_table=True,
-            logprobs=True,
-            prefix_caching=self.pool.prefix_caching,
-            preemption=True,
-            priority=True,
-            lora="request",
-            speculative=self._drafter is not None,
-            pluggable=("policy", "sampler", "block_pool", "attention"),
-        )
-
-    def _header(self, config: EngineConfig) -> Header:
-        room = self.room
-        return Header(
-            engine=self.name,
-            engine_version=str(torch.__version__),  # a subclass of str, which no message can carry
-            model=config.model,
-            fingerprint=config.fingerprint,
-            dtype=str(room.dtype).removeprefix("torch."),
-            device=room.device_name,
-            num_threads=torch.get_num_threads() if room.device.type == "cpu" else None,
-            capabilities=self.capabilities,
-            block_size=self.pool.block_size,
-            num_blocks=self.pool.num_blocks,
-            kv_cache_bytes=self.pool.num_blocks * self.kv.bytes_per_block,
-            max_model_len=room.max_model_len,
-            max_num_seqs=room.max_num_seqs,
-            token_budget=room.token_budget,
-            started_at=self.started_at,
-        )
 
     def close(self) -> None:
         """Give everything back."""

@@ -7,14 +7,13 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Callable
-from functools import partial
 
 import torch
 from torch import Tensor
 
-from llmlab.engines.base import Attention, Floats
+from llmlab.engines.base import Attention
 from llmlab.engines.student_parts import CheckedAttention
-from llmlab.engines.torch_attention import Batch, PagedKv, Watch
+from llmlab.engines.torch_attention import Batch, PagedKv, Span
 
 
 class StudentAttention:
@@ -25,23 +24,19 @@ class StudentAttention:
         self._attention, self._names = CheckedAttention(attention), names
         self._told = False
 
-    def __call__(self, layer: int, q: Tensor, kv: PagedKv, batch: Batch, watch: Watch | None = None) -> Tensor:
+    def __call__(self, layer: int, q: Tensor, kv: PagedKv, batch: Batch) -> Tensor:
         if q.device.type != "cpu" and not self._told:
             print("llmlab: your attention runs on the CPU: good for correctness, not for speed.", file=sys.stderr)
             self._told = True
         out = torch.empty_like(q)
-        for i, (span, first_row) in enumerate(zip(batch.spans, batch.first_rows, strict=True)):
-            num_blocks = -(-span.num_context // kv.block_size)
-            table = torch.tensor([list(span.block_table[:num_blocks])], device=q.device)
-            k, v = (x[0, : span.num_context].float().cpu().numpy() for x in kv.gather(layer, table))
-            rows = slice(first_row, first_row + len(span.token_ids))
-            asked = q[rows].float().cpu().numpy()
+        for i, span in enumerate(batch.spans):
             who = self._names()[i] if i < len(self._names()) else "the prompt"
-            call = f"attention() in layer {layer} for {who}"
-            out[rows] = torch.from_numpy(self._attention.answer(call, asked, k, v)).to(q)
-            if watch is not None:
-                watch(layer, i, partial(self._weights, call, asked, k))
+            asked, k, v = (x.float().cpu().numpy() for x in (q[batch.rows_of(i)], *kv.of(layer, span)))
+            answer = self._attention.answer(f"attention() in layer {layer} for {who}", asked, k, v)
+            out[batch.rows_of(i)] = torch.from_numpy(answer).to(q)
         return out
 
-    def _weights(self, call: str, q: Floats, k: Floats) -> Tensor:
-        return torch.from_numpy(self._attention.weights(call, q, k))
+    def weights(self, layer: int, q: Tensor, kv: PagedKv, span: Span) -> Tensor:
+        """Its attention weights, as torch_hooks.attention_weights() has them of ours."""
+        asked, k = q.float().cpu().numpy(), kv.of(layer, span)[0].cpu().numpy()
+        return torch.from_numpy(self._attention.weights(f"attention() in layer {layer}", asked, k))

@@ -24,9 +24,9 @@ OPTIONS = (
 )  # fmt: skip
 # Small blocks make good pictures, and there is no kernel that wants larger ones.
 BLOCK_SIZE = 16
-# On a CPU the same room, seats and budget as our other engines: what differs is the engine then.
-CPU_KV_TOKENS, CPU_NUM_SEQS, CPU_TOKEN_BUDGET = 4096, 16, 256
-GPU_NUM_SEQS, GPU_TOKEN_BUDGET = 256, 8192
+# Seats and token budget; on a CPU the same as those of our other engines: what differs is the engine then.
+CPU_LIMITS, GPU_LIMITS = (16, 256), (256, 8192)
+CPU_KV_TOKENS = 4096
 # Of the free memory of a GPU, once the weights are there, when nobody says how much KV room there is to be.
 GPU_KV_SHARE = 0.5
 
@@ -41,18 +41,15 @@ class Room:
         if self.device.type == "cpu":
             torch.set_num_threads(int(options.get("threads") or default_threads()))
         self.block_size = config.block_size or BLOCK_SIZE
-        self.max_num_seqs = config.max_num_seqs or (GPU_NUM_SEQS if on_gpu else CPU_NUM_SEQS)
-        self.token_budget = max(
-            config.token_budget or (GPU_TOKEN_BUDGET if on_gpu else CPU_TOKEN_BUDGET), self.max_num_seqs
-        )
+        num_seqs, budget = GPU_LIMITS if on_gpu else CPU_LIMITS
+        self.max_num_seqs = config.max_num_seqs or num_seqs
+        self.token_budget = max(config.token_budget or budget, self.max_num_seqs)
         kv_tokens = config.kv_tokens or max(CPU_KV_TOKENS, config.max_model_len or 0)
         if on_gpu and not config.kv_tokens:
             kv_tokens = self._gpu_kv_tokens(model, config.max_model_len)
         self.num_blocks = -(-kv_tokens // self.block_size)
-        # One sequence can be as long as the whole cache.
-        self.max_model_len = min(
-            config.max_model_len or model.max_model_len, model.max_model_len, self.num_blocks * self.block_size
-        )
+        longest = min(model.max_model_len, self.num_blocks * self.block_size)  # one sequence may fill the whole cache
+        self.max_model_len = min(config.max_model_len or longest, longest)
 
     @property
     def device_name(self) -> str:

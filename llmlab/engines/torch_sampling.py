@@ -18,7 +18,6 @@ from llmlab.engines.logprobs import logprobs
 from llmlab.engines.streaming import Answer
 from llmlab.engines.torch_room import Text
 from llmlab.engines.torch_weights import Adapter
-from llmlab.errors import RequestError
 from llmlab.scheduling.plan import Share
 from llmlab.scheduling.sequence import Sequence as Seq
 from llmlab.trace import FinishReason, Token
@@ -37,15 +36,6 @@ class Generation:
         self.random = np.random.default_rng(self.params.seed)
 
 
-def refuse_structures(params: SamplingParams) -> None:
-    """Raises: RequestError for an answer that is to follow a grammar or a schema."""
-    if params.structure:
-        raise RequestError(
-            f"The torch engine follows no {params.structure}: it has no grammar to mask logits with. Use `-e llamacpp` "
-            "or `-e vllm` for it."
-        )
-
-
 def sample(
     shares: Sequence[Share],
     logits: Tensor,
@@ -61,46 +51,40 @@ def sample(
     """
     tokens: list[Token] = []
     ended: dict[str, FinishReason] = {}
-    alive: list[tuple[int, int]] = []  # (index of the share, its row)
+    asked: list[tuple[Seq, int, list[int]]] = []  # a sequence, its row, and the drafts that it may still agree with
     row = 0
     for i, share in enumerate(shares):
         if share.samples:
-            alive.append((i, row))
-            row += 1 + len(drafts.get(i, ()))
-    num_agreed = 0
-    while alive:
-        of_rows = logits if len(alive) == len(logits) else logits[[row for _, row in alive]]
-        asked = [generations[shares[i].seq.request_id] for i, _ in alive]
+            asked.append((share.seq, row, [*drafts.get(i, ())]))
+            row += 1 + len(asked[-1][2])
+    while asked:
+        of_rows = logits if len(asked) == len(logits) else logits[[row for _, row, _ in asked]]
+        kept = [generations[seq.request_id] for seq, _, _ in asked]
         agreed = []
-        for n, token_id in enumerate(pick(of_rows, asked, sampler)):
-            i, row = alive[n]
-            seq = shares[i].seq
-            row_of_token = of_rows[n] if asked[n].params.logprobs is not None else None
-            tokens.append(_token(seq, token_id, row_of_token, asked[n], text, ended))
-            if (
-                drafts
-                and [*drafts.get(i, ())][num_agreed : num_agreed + 1] == [token_id]
-                and seq.request_id not in ended
-            ):
-                agreed.append((i, row + 1))
-        alive, num_agreed = agreed, num_agreed + 1
+        for n, token_id in enumerate(pick(of_rows, kept, sampler)):
+            seq, row, left = asked[n]
+            wants_logprobs = kept[n].params.logprobs is not None
+            tokens.append(_token(seq, token_id, kept[n], text, ended, of_rows[n] if wants_logprobs else None))
+            if left and left[0] == token_id and seq.request_id not in ended:
+                agreed.append((seq, row + 1, left[1:]))
+        asked = agreed
     return tokens, ended
 
 
 def _token(
-    seq: Seq, token_id: int, row: Tensor | None, generation: Generation, text: Text, ended: dict[str, FinishReason]
+    seq: Seq, token_id: int, kept: Generation, text: Text, ended: dict[str, FinishReason], row: Tensor | None
 ) -> Token:
     """Append a token to its sequence: its record. `row`: its logits, when their logprobs were asked for.
 
     `ended` gets the sequence when this was its last token.
     """
     seq.token_ids.append(token_id)
-    shown, reason = generation.answer.push(text.answer_bytes(token_id), is_end=token_id in text.end_ids)
+    shown, reason = kept.answer.push(text.answer_bytes(token_id), is_end=token_id in text.end_ids)
     if reason:
         ended[seq.request_id] = reason
-    if row is None or generation.params.logprobs is None:
+    if row is None or kept.params.logprobs is None:
         return Token(request_id=seq.request_id, token_id=token_id, text=shown)
-    logprob, top = logprobs(row.cpu().numpy(), token_id, generation.params.logprobs)
+    logprob, top = logprobs(row.cpu().numpy(), token_id, kept.params.logprobs)
     told = tuple((i, value, text.token_text(i)) for i, value in top)
     return Token(request_id=seq.request_id, token_id=token_id, text=shown, logprob=logprob, top=told)
 

@@ -14,9 +14,8 @@ from safetensors import safe_open
 from torch import Tensor
 
 from llmlab.errors import EngineError, ModelError
-from llmlab.models.config import FAMILIES, ModelConfig, read_json
-from llmlab.models.lora import BEYOND_LORA, adapter_alpha, adapter_pairs, peft_folder
-from llmlab.models.safetensors_file import read_tensor
+from llmlab.models.config import FAMILIES, ModelConfig
+from llmlab.models.lora import scaled_pairs
 from llmlab.models.tensors import EMBEDDING, OUTPUT, expected_tensors
 from llmlab.models.weights import HfWeights, stored_tensors
 
@@ -30,17 +29,13 @@ STACKS = {
 # oneDNN reorders a matrix once, for this many rows; measured on a CPU with AVX2: 1.2 to 2.3 times as fast from 2 rows
 # on, and no slower with 1.
 PACKED_FOR_ROWS = 16
-# Each matrix of an adapter may have a rank of its own here.
-BEYOND = tuple(field for field in BEYOND_LORA if field != "rank_pattern")
 
 
 class Linear:
     """y = x W^T + b. x: [num_rows, num_in], W: [num_out, num_in]."""
 
     def __init__(self, weight: Tensor, bias: Tensor | None = None) -> None:
-        self.num_out, self.num_in = weight.shape
-        self.num_bytes = weight.numel() * weight.element_size()
-        self._bias = bias
+        self.num_bytes, self._bias = weight.nbytes, bias
         self._packed = weight.device.type == "cpu" and weight.dtype == torch.float32 and torch.backends.mkldnn.enabled
         if self._packed:
             weight = torch.ops.mkldnn._reorder_linear_weight(weight.contiguous(), PACKED_FOR_ROWS)
@@ -56,7 +51,8 @@ class Linear:
 class Layer:
     """One decoder layer. The norms are vectors, [hidden_size] or [head_dim]."""
 
-    def __init__(self, take: Any) -> None:
+    def __init__(self, index: int, take: Any) -> None:
+        self.index = index
         self.input_norm: Tensor = take("input_layernorm.weight")
         self.post_norm: Tensor = take("post_attention_layernorm.weight")
         self.q_norm: Tensor | None = take("self_attn.q_norm.weight")
@@ -83,7 +79,7 @@ class Weights:
         self._expected, self._device, self._dtype = expected_tensors(config), device, dtype
         self.embedding: Tensor = self._take(EMBEDDING)
         self.layers = [
-            Layer(lambda name, i=i: self._take(f"model.layers.{i}.{name}")) for i in range(config.num_layers)
+            Layer(i, lambda name, i=i: self._take(f"model.layers.{i}.{name}")) for i in range(config.num_layers)
         ]
         self.final_norm: Tensor = self._take("model.norm.weight")
         self.output = Linear(self.embedding if config.tie_embeddings else self._take(OUTPUT))
@@ -94,7 +90,7 @@ class Weights:
         """As they lie in memory; a packed output matrix is no longer the embedding."""
         linears = [linear for layer in self.layers for linear in layer.linear.values()]
         tied = self.output._weight is self.embedding
-        return _bytes_of(self.embedding) + sum(x.num_bytes for x in linears) + (0 if tied else self.output.num_bytes)
+        return self.embedding.nbytes + sum(x.num_bytes for x in linears) + (0 if tied else self.output.num_bytes)
 
     def _take(self, name: str) -> Any:
         """A tensor; None for a bias or a norm that this model does not have."""
@@ -111,37 +107,27 @@ def _stacked(take: Any, parts: tuple[str, ...]) -> Linear:
     return Linear(weights[0] if len(weights) == 1 else torch.cat(weights), bias)
 
 
-def _bytes_of(tensor: Tensor) -> int:
-    return tensor.numel() * tensor.element_size()
-
-
 class Adapter:
-    """A LoRA adapter: for some matrices, y += scale * (x A^T) B^T. A: [rank, num_in], B: [num_part, rank].
+    """A LoRA adapter: for some matrices, y += (x A^T) B^T. A: [rank, num_in], B, scaled: [num_part, rank].
 
     Raises: ModelError when its files are not there or belong to another model.
     """
 
     def __init__(self, path: str, config: ModelConfig, *, device: torch.device, dtype: torch.dtype) -> None:
-        folder = peft_folder(path)
-        weights, settings = folder / "adapter_model.safetensors", read_json(folder / "adapter_config.json")
-        pairs = adapter_pairs(weights, config, "the loaded model")
-        shapes = expected_tensors(config)
-        # (layer, name of the stack) -> (first row, A, scaled B)
+        pairs, shapes = scaled_pairs(path, config, "the torch engine"), expected_tensors(config)
+        # (layer, name of the stack) -> (first row, A, B)
         self.parts: dict[tuple[int, str], list[tuple[int, Tensor, Tensor]]] = {}
         for layer in range(config.num_layers):
             for stack, names in STACKS.items():
                 first = 0
-                for name in names:
-                    target = f"model.layers.{layer}.{name}.weight"
-                    if (pair := pairs.pop(target, None)) is not None:
-                        a, b = (torch.from_numpy(read_tensor(pair[side])).to(device, dtype) for side in "ab")
-                        rank = a.shape[0]
-                        scale = adapter_alpha(settings, weights, rank, "the torch engine", BEYOND) / rank
-                        self.parts.setdefault((layer, stack), []).append((first, a, b * scale))
+                for target in [f"model.layers.{layer}.{name}.weight" for name in names]:
+                    if target in pairs:
+                        a, b = (torch.from_numpy(matrix).to(device, dtype) for matrix in pairs.pop(target))
+                        self.parts.setdefault((layer, stack), []).append((first, a, b))
                     first += shapes[target][0]
         if pairs:
             raise ModelError(
-                f"{folder} changes {next(iter(pairs))!r}, which the torch engine cannot. Train the adapter on linear "
+                f"{path} changes {next(iter(pairs))!r}, which the torch engine cannot. Train the adapter on linear "
                 "layers of the decoder."
             )
 

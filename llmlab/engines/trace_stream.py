@@ -1,4 +1,5 @@
-"""Records of a trace on their way out of a server: over a socket to TraceReceiver, or into a file.
+"""Records of a trace on their way out of a server: to whoever follows it over HTTP, over a socket to TraceReceiver, or
+into a file; to several of these at once.
 
 Nothing here waits: what nobody takes is dropped and counted, and when somebody takes it again the trace begins anew,
 with the KV cache as it is then. So a receiver may come, go and come back at any time.
@@ -10,143 +11,84 @@ from __future__ import annotations
 import threading
 import time
 from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager
 from typing import Any
 
 import msgspec
 import zmq
-from msgspec.structs import replace
 
 from llmlab.engines.recorder import Recorder
+from llmlab.engines.trace_listener import Client, TraceListener
+from llmlab.engines.trace_outlets import KINDS, MAX_WAITING, Line, Outlet, way_to
 from llmlab.errors import EngineError
-from llmlab.trace import Header, Request, Step, Trace, lines
+from llmlab.trace import Header, Request, Trace
 
-# Records that wait for a receiver that is slow; a step takes 1 to 50 kB.
-MAX_WAITING = 10_000
-LINGER_MS = 500
-Line = Header | Request | Step
-# First byte of a message: which record follows, as msgpack.
-KINDS: dict[bytes, type[Line]] = {b"H": Header, b"R": Request, b"S": Step}
-_FIRST_BYTES = {kind: byte for byte, kind in KINDS.items()}
-_ENCODER = msgspec.msgpack.Encoder()
 _DECODERS = {byte: msgspec.msgpack.Decoder(kind) for byte, kind in KINDS.items()}
 
 
 class TraceSender:
-    """Sends to ipc://PATH or tcp://HOST:PORT, where a TraceReceiver is or will be; or writes a file PATH.jsonl.
+    """Sends to each of `addresses`, which commas part: http://HOST:PORT lets clients come and follow; at ipc://PATH or
+    tcp://HOST:PORT is a TraceReceiver, or will be; PATH.jsonl is a file that is written.
 
     `opening` gives the records that a trace begins with: the header, with the KV cache as it is now, and the requests
-    that are alive.
+    that are alive. `token`: what clients must send. `now_s`: the clock of the steps. `lock` is held while a client
+    comes, which may be at any moment: hold it while the engine changes what the opening tells, and in every call.
 
-    Raises: EngineError when the address cannot be used.
+    Raises: EngineError when an address cannot be used, or clients could come without a token.
     """
 
-    def __init__(self, address: str, opening: Callable[[], Sequence[Line]]) -> None:
-        self.num_lost = 0  # records
+    def __init__(
+        self,
+        addresses: str,
+        opening: Callable[[], Sequence[Line]],
+        *,
+        token: str | None = None,
+        now_s: Callable[[], float] = time.monotonic,
+        lock: AbstractContextManager[Any] | None = None,
+    ) -> None:
         self._opening = opening
-        self._is_open = False
+        self._lock: AbstractContextManager[Any] = lock or threading.RLock()
+        self._outlets: list[Outlet] = []
+        self.listeners: list[TraceListener] = []
         try:
-            self._way = _Socket(address) if "://" in address else _File(address)
-        except (OSError, zmq.ZMQError) as error:
-            raise EngineError(
-                f"The trace cannot go to {address!r} ({error}). Give ipc:///a/path, tcp://host:port or a file.jsonl."
-            ) from None
-
-    def open(self) -> bool:
-        """Begin a trace when there is somebody to take it. False when there is nobody."""
-        if self._way.is_new():
-            self._is_open = False
-        if not self._is_open and self._way.is_ready():
-            header, *requests = self._opening()
-            assert isinstance(header, Header)
-            if self.num_lost:
-                header = replace(header, extra={**header.extra, "num_lost_records": self.num_lost})
-            self._is_open = self._put([header, *requests])
-        return self._is_open
-
-    def send(self, records: Sequence[Line]) -> None:
-        """Hand records over, or count them as lost."""
-        was_open = self._is_open and not self._way.is_new()
-        if was_open:
-            self._is_open = self._put(records)
-            return
-        # They have happened already: what opens a trace now comes after them.
-        self.num_lost += len(records)
-        self._is_open = False
-        self.open()
-
-    def close(self) -> None:
-        self._way.close()
-
-    def _put(self, records: Sequence[Line]) -> bool:
-        for i, record in enumerate(records):
-            if not self._way.put(record):
-                self.num_lost += len(records) - i
-                return False
-        return True
-
-
-class _Socket:
-    """A PUSH socket that holds nothing back for a receiver that is not there."""
-
-    def __init__(self, address: str) -> None:
-        self._context = zmq.Context()  # of our own: the server has others
-        self._socket = self._context.socket(zmq.PUSH)
-        self._socket.set_hwm(MAX_WAITING)
-        self._socket.linger = LINGER_MS
-        self._socket.setsockopt(zmq.IMMEDIATE, 1)
-        self._news = self._socket.get_monitor_socket(zmq.EVENT_HANDSHAKE_SUCCEEDED)
-        try:
-            self._socket.connect(address)
-        except zmq.ZMQError:
+            for address in filter(None, map(str.strip, addresses.split(","))):
+                if address.startswith("http://"):
+                    self.listeners.append(TraceListener(address, token, welcome=self._welcome, now_s=now_s))
+                else:
+                    self._outlets.append(Outlet(way_to(address)))
+        except BaseException:
             self.close()
             raise
 
-    def is_new(self) -> bool:
-        """A receiver came since the last call: it knows nothing yet."""
-        came = False
-        while self._news.poll(0):
-            self._news.recv_multipart()
-            came = True
-        return came
+    @property
+    def num_lost(self) -> int:
+        """Records that nobody took, or somebody who is here was too slow for."""
+        return sum(outlet.num_lost for outlet in self._outlets)
 
-    def is_ready(self) -> bool:
-        return bool(self._socket.poll(0, zmq.POLLOUT))
+    def open(self) -> bool:
+        """Begin a trace where there is somebody to take it. False when there is nobody."""
+        are_open = [outlet.open(self._opening) for outlet in self._outlets]
+        return any(are_open)
 
-    def put(self, record: Line) -> bool:
-        try:
-            self._socket.send(_FIRST_BYTES[type(record)] + _ENCODER.encode(record), zmq.NOBLOCK)
-        except zmq.ZMQError:
-            return False
-        return True
-
-    def close(self) -> None:
-        self._socket.disable_monitor()
-        self._news.close()
-        self._socket.close()
-        self._context.term()
-
-
-class _File:
-    """JSON Lines, one write each: a server that is killed leaves all but the last line."""
-
-    def __init__(self, path: str) -> None:
-        self._file = open(path, "xb", buffering=0)  # noqa: SIM115 (closed by close)
-
-    def is_new(self) -> bool:
-        return False
-
-    def is_ready(self) -> bool:
-        return self._file.tell() == 0  # one file holds one trace
-
-    def put(self, record: Line) -> bool:
-        line = lines.encode(record) + b"\n"
-        try:
-            return self._file.write(line) == len(line)
-        except OSError:
-            return False
+    def send(self, records: Sequence[Line]) -> None:
+        """Hand records over, or count them as lost."""
+        for outlet in self._outlets:
+            outlet.send(records, self._opening)
+        if any(outlet.is_gone for outlet in self._outlets):
+            self._outlets = [outlet for outlet in self._outlets if not outlet.is_gone]
 
     def close(self) -> None:
-        self._file.close()
+        for listener in self.listeners:
+            listener.close()
+        for outlet in self._outlets:
+            outlet.close()
+
+    def _welcome(self, client: Client) -> None:
+        """In the thread of a client that comes."""
+        with self._lock:
+            outlet = Outlet(client)
+            outlet.open(self._opening)
+            self._outlets.append(outlet)
 
 
 class TraceReceiver:

@@ -81,13 +81,14 @@ class VllmEngine:
         from vllm.platforms import current_platform
 
         core, on_cpu = self.core, current_platform.is_cpu()
+        device = "CPU" if on_cpu else current_platform.get_device_name()
         return Header(
             engine=self.name,
             engine_version=vllm.__version__,
             model=config.model,
             fingerprint=config.fingerprint,
             dtype=str(core.config.model_config.dtype).removeprefix("torch."),
-            device="CPU" if on_cpu else current_platform.get_device_name(),
+            device=f"{core.num_workers} x {device}" if core.num_workers > 1 else device,
             num_threads=int(os.environ["OMP_NUM_THREADS"]) if on_cpu else None,
             capabilities=self.capabilities,
             block_size=core.block_size,

@@ -98,6 +98,8 @@ def engine_arguments(config: EngineConfig) -> dict[str, Any]:
     }
     if is_cpu_build():
         arguments |= _cpu_arguments(config)
+        if options.get("pipeline_parallel_size", 1) > 1:
+            arguments["worker_cls"] = "llmlab.engines.vllm_cpu_workers.StageWorker"
     if config.kv_tokens or is_cpu_build():
         arguments |= _kv_arguments(config)
     if config.lora or options.get("enable_lora"):

@@ -52,10 +52,14 @@ class Core:
         return int(self.scheduler.kv_cache_manager.block_pool.get_num_free_blocks())
 
     @property
+    def num_workers(self) -> int:
+        """Processes that compute, each with its GPU: tensor times pipeline parallel."""
+        return int(self.config.parallel_config.world_size)
+
+    @property
     def kv_cache_bytes(self) -> int:
-        """Of all GPUs together, as vLLM has allocated it."""
-        tensors = self.scheduler.kv_cache_config.kv_cache_tensors
-        return sum(int(t.size) for t in tensors) * int(self.config.parallel_config.tensor_parallel_size)
+        """Of all workers together: as many times what vLLM has allocated on the first."""
+        return sum(int(t.size) for t in self.scheduler.kv_cache_config.kv_cache_tensors) * self.num_workers
 
     @property
     def weights_bytes(self) -> int | None:

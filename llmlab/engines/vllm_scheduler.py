@@ -1,10 +1,11 @@
 """vLLM's own schedulers with the tracer in them, for somebody's own server:
 
-    LLMLAB_TRACE=ipc:///tmp/trace python -m vllm.entrypoints.openai.api_server --model NAME \\
-        --scheduler-cls llmlab.engines.vllm_scheduler.TracedScheduler
+    LLMLAB_TRACE=http://127.0.0.1:8100 LLMLAB_TRACE_TOKEN=... python -m vllm.entrypoints.openai.api_server \\
+        --model NAME --scheduler-cls llmlab.engines.vllm_scheduler.TracedScheduler
 
-LLMLAB_TRACE is where the records go: ipc://PATH or tcp://HOST:PORT of a TraceReceiver, or a file that does not exist
-yet; without it nothing is traced. LLMLAB_TRACE_LEVEL is off, delta or full. Prompts leave as token ids, texts never.
+LLMLAB_TRACE is where the records go, one place or several with commas between them: http://HOST:PORT is where notebooks
+follow it, who know the token; ipc://PATH or tcp://HOST:PORT of a TraceReceiver; a file that does not exist yet. Without
+it nothing is traced. LLMLAB_TRACE_LEVEL is off, delta or full. Prompts leave as token ids, texts never.
 Importing this file imports no vLLM: the classes are made when they are asked for.
 """
 
@@ -12,11 +13,14 @@ from __future__ import annotations
 
 import os
 import sys
+import threading
 import time
 from collections.abc import Callable
 from typing import Any
 
-from llmlab.engines.trace_stream import Line, TraceSender
+from llmlab.engines.trace_listener import TOKEN
+from llmlab.engines.trace_outlets import Line
+from llmlab.engines.trace_stream import TraceSender
 from llmlab.engines.vllm_steps import says_something
 from llmlab.engines.vllm_tracer import Tracer
 from llmlab.trace import Capabilities, Header, Request
@@ -26,16 +30,23 @@ _SAMPLING = "temperature top_k top_p min_p max_tokens seed logprobs ignore_eos".
 
 
 class Shipment:
-    """The tracer of one scheduler and the way its records take. No method raises: the server goes on."""
+    """The tracer of one scheduler and the way its records take. No method raises: the server goes on.
 
-    def __init__(self, scheduler: Any, address: str, level: str) -> None:
+    `lock` is held while the scheduler works: a client that comes sees the cache between two of its calls.
+    """
+
+    def __init__(self, scheduler: Any, address: str, level: str, token: str | None = None) -> None:
+        self.lock = threading.RLock()
         self._scheduler = scheduler
         self._num_told = 0  # errors of the tracer
         self._alive: dict[str, Request] = {}
         self._is_broken = False
         self.tracer = Tracer(scheduler, level=level)
         self.tracer.start()
-        self._sender = TraceSender(address, self._opening)
+        self._sender = TraceSender(address, self._opening, token=token, now_s=self._now_s, lock=self.lock)
+        for listener in self._sender.listeners:
+            if listener.warning:
+                print(f"llmlab: {listener.warning}", file=sys.stderr)
         self._sender.open()
 
     def add_request(self, request: Any) -> None:
@@ -60,7 +71,7 @@ class Shipment:
 
     def _add_request(self, request: Any) -> None:
         is_open = self._sender.open()
-        record = _request_record(request, time.monotonic() - self.tracer.epoch_s)
+        record = _request_record(request, self._now_s())
         self._alive[record.request_id] = record
         if is_open:
             self._sender.send([record])
@@ -75,6 +86,9 @@ class Shipment:
         if self.tracer.num_errors > self._num_told:
             self._num_told = self.tracer.num_errors
             print(f"llmlab: error {self._num_told} while tracing: {self.tracer.last_error}", file=sys.stderr)
+
+    def _now_s(self) -> float:
+        return time.monotonic() - self.tracer.epoch_s
 
     def _opening(self) -> list[Line]:
         return [_header(self._scheduler, self.tracer), *self._alive.values()]
@@ -130,10 +144,10 @@ def _header(scheduler: Any, tracer: Tracer) -> Header:
 def _shipment(scheduler: Any) -> Shipment | None:
     address = os.environ.get(ADDRESS)
     if not address:
-        print(f"llmlab: {ADDRESS} is not set, so nothing is traced: set it to ipc://PATH or a file", file=sys.stderr)
+        print(f"llmlab: {ADDRESS} is not set, so nothing is traced: set it to http://127.0.0.1:8100", file=sys.stderr)
         return None
     try:
-        return Shipment(scheduler, address, os.environ.get(LEVEL, "full"))
+        return Shipment(scheduler, address, os.environ.get(LEVEL, "full"), os.environ.get(TOKEN))
     except Exception as error:
         print(f"llmlab: nothing is traced: {error}", file=sys.stderr)
         return None
@@ -151,18 +165,21 @@ def traced(base: type[Any]) -> type[Any]:
             is_known = request.request_id in self.requests  # the next part of a streamed prompt, say
             super().add_request(request)
             if self.llmlab and not is_known:
-                self.llmlab.add_request(request)
+                with self.llmlab.lock:
+                    self.llmlab.add_request(request)
 
         def schedule(self, *args: Any, **kw: Any) -> Any:
             if self.llmlab is None:
                 return super().schedule(*args, **kw)
-            return self.llmlab.tracer.around_schedule(super().schedule, *args, **kw)
+            with self.llmlab.lock:
+                return self.llmlab.tracer.around_schedule(super().schedule, *args, **kw)
 
         def update_from_output(self, *args: Any, **kw: Any) -> Any:
             if self.llmlab is None:
                 return super().update_from_output(*args, **kw)
-            outputs = self.llmlab.tracer.around_update(super().update_from_output, *args, **kw)
-            self.llmlab.send()
+            with self.llmlab.lock:
+                outputs = self.llmlab.tracer.around_update(super().update_from_output, *args, **kw)
+                self.llmlab.send()
             return outputs
 
         def shutdown(self) -> None:

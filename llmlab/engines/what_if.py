@@ -15,7 +15,8 @@ from llmlab.engines.simulated_room import Room
 from llmlab.engines.simulated_runs import Split, simulate
 from llmlab.engines.simulated_worker import Asked
 from llmlab.errors import EngineError, ModelError, TraceError, unknown
-from llmlab.models import ModelConfig, get
+from llmlab.models import ModelConfig, get, kv_bytes_per_token
+from llmlab.models.tensors import num_params
 from llmlab.trace import BlockDelta, FinishReason, Header, Token, Trace
 
 # What `%llm trace replay FILE --what-if` may call shorter.
@@ -64,7 +65,7 @@ def what_if(
     engine: str = "simulated",
     cost: CostModel | Trace | None = None,
     machine: str | Machine | None = None,
-    model: str | None = None,
+    model: str | ModelConfig | None = None,
     arrival_scale: float = 1.0,
     seed: int = 0,
     jitter: float = 0.0,
@@ -75,8 +76,8 @@ def what_if(
     Changes of the room: policy ("chunked", "fcfs", "static", or an object), kv ("blocks", "cells", "contiguous"),
     kv_tokens, block_size, token_budget, max_num_seqs, max_model_len, prefix_caching. Of the workers: data_parallel,
     tensor_parallel, prefill_workers and decode_workers, link_bytes_per_s. `cost`: prices, or a trace to fit them to;
-    `machine` (laptop, l4, a100, h100, h200) with `model` computes them instead. `arrival_scale`: 0.5 = the requests
-    come twice as fast. `jitter`: standard deviation of a step's time, as a share of it.
+    `machine` (laptop, l4, a100, h100, h200) with `model`, a name or a shape, computes them instead. `arrival_scale`:
+    0.5 = the requests come twice as fast. `jitter`: standard deviation of a step's time, as a share of it.
 
     >>> import llmlab
     >>> recorded = llmlab.recorded("burst_of_64")
@@ -89,9 +90,9 @@ def what_if(
     if engine != "simulated":
         raise EngineError(f"What-if replays run on engine='simulated', not {engine!r}: nobody else can foresee.")
     room_changes, workers = _sorted_out(changes)
-    config = _config(model or trace.header.model, required=model is not None)
+    config = model if isinstance(model, ModelConfig) else _config(model or trace.header.model, required=bool(model))
     prices = _cost(trace, cost, machine, config)
-    kv_token_bytes = _kv_token_bytes(trace.header, config)
+    kv_token_bytes = kv_bytes_per_token(config) if config and model else _kv_token_bytes(trace.header, config)
     if workers.tensor_parallel > 1:
         if config is None:
             raise EngineError("tensor_parallel needs the layers of a model. Name it: model='smollm2-135m'.")
@@ -99,8 +100,10 @@ def what_if(
     room_changes.setdefault("early_hashes", shares_at_once(trace))
     room = room_of(trace.header, room_changes, workers, kv_token_bytes)
     header = trace.header
-    about = {"engine_version": prices.origin, "model": header.model, "quant": header.quant, "dtype": header.dtype}
-    about |= {"fingerprint": header.fingerprint, "device": _device(header, workers, machine)}
+    about: dict[str, Any] = {"engine_version": prices.origin, "device": _device(header, workers, machine)}
+    about |= {name: getattr(header, name) for name in ("model", "quant", "dtype", "fingerprint")}
+    if isinstance(model, ModelConfig):
+        about |= {"model": f"{num_params(model) / 1e9:.2g}B-shaped", "quant": None, "fingerprint": None}
     asked = answers_of(trace, arrival_scale)
     split = workers.split(kv_token_bytes)
     return simulate(
@@ -195,8 +198,6 @@ def _kv_tokens(header: Header) -> int | None:
 
 
 def _kv_token_bytes(header: Header, config: ModelConfig | None) -> int | None:
-    from llmlab.models import kv_bytes_per_token
-
     num_tokens = _kv_tokens(header)
     if header.kv_cache_bytes and num_tokens:
         return header.kv_cache_bytes // num_tokens

@@ -41,7 +41,7 @@ def _arrival_step(request: Mapping[str, Any]) -> int:
 
 
 def after_interrupt(block_pool: type, prompt: str, **options: Any) -> Any:
-    """What a prompt is answered whose first forward pass was cut: see engines/torch_interrupt.py."""
-    from llmlab.engines.torch_interrupt import after_interrupt as run
+    """What a prompt is answered whose first forward pass was cut: see cut_pass.py."""
+    from llmlab.labs.cut_pass import after_interrupt as run
 
     return run(block_pool, prompt, **options)

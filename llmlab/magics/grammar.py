@@ -255,9 +255,22 @@ _TABLE = (
             Option(("--ctx",), "the context of the model, in tokens (Ollama)", "N", whole),
             Option(("--keep-alive",), "how long the model stays loaded: 10m (Ollama)", "TIME"),
             Option(("--pull",), "let the server fetch a model that it lacks (Ollama)"),
+            Option(
+                ("--trace",), "see its own steps and KV cache; where, if not at the URL: http://host:8100", "[ADDRESS]"
+            ),
+            Option(("--trace-token-env",), "the environment variable that holds the token of the trace", "VAR"),
             *_COMMON,
         ),
         title="%llm connect URL",
+    ),
+    Verb(
+        "class", "Join a class: its engine answers, and the batch that all share is shown live.", "classes:join",
+        (Argument("URL", "where the class is; in a JupyterHub that is known", required=False),),
+        (
+            Option(("--api-key-env",), "the environment variable that holds your token (LLMLAB_CLASS_KEY)", "VAR"),
+            *_COMMON,
+        ),
+        title="%llm class [URL]",
     ),
     Verb(
         "serve", "An OpenAI-compatible endpoint of a loaded engine; `%llm serve stop` ends it.", "serving:serve",

@@ -61,6 +61,7 @@ class LLMLab(Defaults):
         %llm trace replay FILE           Play a recorded trace again, as it was.
         %llm trace export perfetto FILE  Write what the engine did for another viewer: perfetto = ui.perfetto.dev, chrome://tracing.
         %llm connect URL                 An engine behind a URL, to be used as one that is loaded.
+        %llm class [URL]                 Join a class: its engine answers, and the batch that all share is shown live.
         %llm serve [NAME]                An OpenAI-compatible endpoint of a loaded engine; `%llm serve stop` ends it.
         %llm lab list                    The labs there are.
         %llm lab start ID                Copy the notebook of lab ID; work that is there is never overwritten.

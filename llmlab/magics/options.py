@@ -14,7 +14,9 @@ from llmlab.language import tr
 
 @dataclass(frozen=True, slots=True)
 class Option:
-    """A flag. Without a metavar it is a switch; `live` names the things that Tab offers as its value."""
+    """A flag. Without a metavar it is a switch, with one in brackets ("[ADDRESS]") it may be one; `live` names what Tab
+    offers as its value.
+    """
 
     names: tuple[str, ...]
     help: str
@@ -33,6 +35,11 @@ class Option:
     def dest(self) -> str:
         """The attribute its value is stored in: `max_tokens` of --max-tokens."""
         return self.names[-1].lstrip("-").replace("-", "_")
+
+    @property
+    def may_stand_alone(self) -> bool:
+        """Without a value it is True."""
+        return self.metavar.startswith("[")
 
     @property
     def usage(self) -> str:

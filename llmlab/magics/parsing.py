@@ -119,6 +119,9 @@ def _take(
     else:
         has_value = todo and (todo[0].quoted or (todo[0].text != "--" and verb.option(todo[0].text) is None))
         taken = [todo.pop(0).text] if has_value else []
+    if not taken and option.may_stand_alone:
+        values[option.dest] = True
+        return
     if not taken:
         needs = tr(
             "{flag} needs a value: {usage} ({help}).", flag=option.names[0], usage=option.usage, help=tr(option.help)

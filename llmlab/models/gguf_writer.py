@@ -12,11 +12,11 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from gguf import GGMLQuantizationType, GGUFValueType, GGUFWriter, quants
 from numpy.typing import NDArray
 
 from llmlab.errors import ModelError
 from llmlab.models.gguf_file import GgufHeader
+from llmlab.models.gguf_package import GGMLQuantizationType, GGUFValueType, GGUFWriter, quants
 from llmlab.models.gguf_scan import ARRAY
 
 Floats = NDArray[np.float32]

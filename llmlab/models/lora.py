@@ -22,7 +22,7 @@ from llmlab.models.model import Model
 from llmlab.models.tensors import expected_tensors, gguf_name, interleave_halves, rope_heads
 
 if TYPE_CHECKING:
-    from llmlab.models.safetensors_file import StoredTensor
+    from llmlab.models.safetensors_file import Floats, StoredTensor
 
 _WEIGHTS = "adapter_model.safetensors"
 # Settings of PEFT that two low-rank matrices and one scale do not express.
@@ -150,6 +150,24 @@ def adapter_alpha(
         ) from None
     # rsLoRA scales by alpha / sqrt(rank)
     return alpha * rank**0.5 if settings.get("use_rslora") else alpha
+
+
+def scaled_pairs(path: str | os.PathLike[str], config: ModelConfig, engine: str) -> dict[str, tuple[Floats, Floats]]:
+    """Name of the base tensor -> A [rank, in] and B [out, rank] of a PEFT folder, B scaled: what is added is B A.
+
+    Each matrix may have a rank of its own. Raises: ModelError when files are missing, belong to another model, or hold
+    what two low-rank matrices cannot express.
+    """
+    from llmlab.models.safetensors_file import read_tensor
+
+    folder = peft_folder(path)
+    weights, settings = folder / _WEIGHTS, read_json(folder / "adapter_config.json")
+    beyond = [field for field in BEYOND_LORA if field != "rank_pattern"]
+    scaled = {}
+    for name, pair in adapter_pairs(weights, config, "the loaded model").items():
+        a, b = (read_tensor(pair[side]) for side in "ab")
+        scaled[name] = a, b * (adapter_alpha(settings, weights, len(a), engine, beyond) / len(a))
+    return scaled
 
 
 def _check_adapter(header: GgufHeader) -> None:

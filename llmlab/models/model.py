@@ -87,11 +87,11 @@ class Model:
             folder = self.fetch()
             HfWeights(folder, self.config)  # raises when a tensor is missing
             return folder
-        from llmlab.models import gguf_to_hf
-
         family_of(self.config, self.path)
 
         def build(part: Path) -> None:
+            from llmlab.models import gguf_to_hf
+
             part.mkdir()
             with progress_bar(f"{self.name} to safetensors", self.num_params) as progress:
                 gguf_to_hf.convert(check_gguf(self.path), part, config=self.config, progress=progress)

@@ -88,7 +88,7 @@ def stored_tensors(folder: Path) -> dict[str, StoredTensor]:
 
 def read_gguf_tensor(header: GgufHeader, name: str) -> Floats:
     """One tensor of a GGUF file as float32 in the file's own row order, [*shape]."""
-    from gguf import GGMLQuantizationType, quants
+    from llmlab.models.gguf_package import GGMLQuantizationType, quants
 
     tensor = header.tensors[name]
     stored = np.fromfile(header.path, np.uint8, count=tensor.num_bytes, offset=tensor.offset)

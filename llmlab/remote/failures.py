@@ -6,6 +6,7 @@ This file must not know any kind of server.
 from __future__ import annotations
 
 from llmlab.errors import EngineDied, EngineError, RequestError
+from llmlab.language import tr
 from llmlab.remote.keys import Key
 
 MAX_SENTENCE = 500
@@ -13,25 +14,47 @@ MAX_SENTENCE = 500
 
 def broken_off(url: str, key: Key, num_pieces: int, why: str | None) -> EngineDied:
     """After `num_pieces`; `why`: what the client library says, None when the stream just ended."""
-    why = "the stream ended before the answer did" if why is None else why
-    return EngineDied(
-        key.hide(
-            f"The server at {url} broke the answer off after {num_pieces} tokens ({why}). What had come is in "
-            "`.results` of this error. Ask again when the server is there."
+    text = tr(
+        "The server at {url} broke the answer off after {count} tokens ({why}). What had come is in `.results` of this "
+        "error. Ask again when the server is there.",
+        url=url,
+        count=num_pieces,
+        why=tr("the stream ended before the answer did") if why is None else why,
+    )
+    return EngineDied(key.hide(text))
+
+
+def lacks(url: str, model: str | None, names: list[str]) -> str:
+    """That the server has no such model, and which it has; `model` None: it has none at all."""
+    if model is None:
+        return tr("{url} has no model yet.", url=url)
+    known = ", ".join(names) or tr("none")
+    return tr("{url} has no model {model!r}. It has: {known}.", url=url, model=model, known=known)
+
+
+def no_key(url: str, line: str, *, had_one: bool) -> EngineError:
+    """`line`: what to type next."""
+    return EngineError(
+        tr(
+            "The server at {url} refuses the key. Put the right one into an environment variable and name it: `{line}`."
+            if had_one
+            else "The server at {url} wants a key. Put it into an environment variable and name it: `{line}`.",
+            url=url,
+            line=line,
         )
     )
 
 
 def late(url: str, timeout_s: float) -> EngineDied:
-    return EngineDied(f"The server at {url} did not answer within {timeout_s:g} s.")
+    return EngineDied(tr("The server at {url} did not answer within {seconds:g} s.", url=url, seconds=timeout_s))
 
 
 def refused(url: str, said: str) -> RequestError:
-    return RequestError(f"The server at {url} refuses this: {said}")
+    return RequestError(tr("The server at {url} refuses this: {said}", url=url, said=said))
 
 
 def failed(url: str, said: str) -> EngineError:
-    return EngineError(f"The server at {url} failed: {said}")
+    return EngineError(tr("The server at {url} failed: {said}", url=url, said=said))
 
 
 def one_line(told: object) -> str:

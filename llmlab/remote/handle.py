@@ -12,6 +12,7 @@ from llmlab.engines.connection import Connection
 from llmlab.engines.handle import EngineHandle
 from llmlab.engines.messages import Ready
 from llmlab.errors import EngineError
+from llmlab.language import tr
 
 
 class RemoteHandle(EngineHandle):
@@ -44,15 +45,20 @@ class RemoteHandle(EngineHandle):
 
     def _refuse(self, what: str) -> NoReturn:
         raise EngineError(
-            f"{self.name} runs at {self.url}, and others may use it: {what} needs an engine of your own. Load one: "
-            "`%llm load smollm2-135m`."
+            tr(
+                "{name} runs at {url}, and others may use it: {what} needs an engine of your own. Load one: "
+                "`%llm load smollm2-135m`.",
+                name=self.name,
+                url=self.url,
+                what=what,
+            )
         )
 
     def __repr__(self) -> str:
         if not self.alive:
-            return f"RemoteHandle({self.name!r}: {self.url}, not connected any more)"
-        header = self.header
-        return f"RemoteHandle({self.name!r}: {header.model} on {header.engine} {header.engine_version} at {self.url})"
+            return f"{type(self).__name__}({self.name!r}: {self.url}, not connected any more)"
+        kind, header = type(self).__name__, self.header
+        return f"{kind}({self.name!r}: {header.model} on {header.engine} {header.engine_version} at {self.url})"
 
     def __reduce__(self) -> Any:
         raise TypeError("A connection cannot be pickled. Connect again where it is needed: llmlab.connect(URL).")

@@ -9,6 +9,7 @@ import os
 from importlib.util import find_spec
 
 from llmlab.errors import EngineError
+from llmlab.language import tr
 
 SERVICE = "llmlab"  # under which the keyring has keys, by the URL of the server
 HIDDEN = "[key]"
@@ -49,7 +50,9 @@ def key_of(url: str, variable: str | None) -> Key:
     """
     if variable is not None:
         if not os.environ.get(variable):
-            raise EngineError(f"The environment has no variable {variable!r}. Set it before the notebook starts.")
+            raise EngineError(
+                tr("The environment has no variable {name!r}. Set it before the notebook starts.", name=variable)
+            )
         return Key(os.environ[variable])
     if find_spec("keyring") is None:
         return Key("")

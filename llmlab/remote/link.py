@@ -18,6 +18,7 @@ import msgspec
 
 from llmlab.engines import messages as wire
 from llmlab.errors import EngineError, LlmlabError, RequestError
+from llmlab.language import tr
 from llmlab.remote.backend import Arrival, Backend, Piece
 from llmlab.trace import FinishReason, Header, Request, Step, Token
 
@@ -133,7 +134,9 @@ class RemoteLink:
     async def _answer(self, call: wire.Call) -> None:
         try:
             if call.method != "tokenize":
-                raise EngineError(f"The server does not tell {call.method}(): load the model here for that.")
+                raise EngineError(
+                    tr("The server does not tell {what}(): load the model here for that.", what=call.method)
+                )
             assert self._backend is not None
             reply = wire.Reply(call.call_id, await self._backend.tokenize(**call.arguments))
         except Exception as error:
@@ -213,7 +216,7 @@ class _Answer:
     def stop(self) -> None:
         """It was aborted here; the server sees the connection end."""
         if self._request is None:
-            self._link.emit(wire.Refused(self._prompt.request_id, "Stopped before it reached the engine."))
+            self._link.emit(wire.Refused(self._prompt.request_id, tr("Stopped before it reached the engine.")))
         elif not self._is_over:
             self._link.step(self._prompt.request_id, end="abort")
 

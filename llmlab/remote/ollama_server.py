@@ -14,6 +14,7 @@ import ollama
 
 from llmlab.engines.messages import Prompt
 from llmlab.errors import EngineDied, EngineError, LlmlabError, RequestError
+from llmlab.language import tr
 from llmlab.remote import failures
 from llmlab.remote.backend import About, Arrival, Piece
 from llmlab.remote.keys import Key
@@ -96,7 +97,7 @@ class OllamaServer:
             raise self._broken(num_pieces, None)
 
     async def tokenize(self, text: str) -> list[int]:
-        raise EngineError(f"The server at {self.url} does not tell its tokens: Ollama has no such call.")
+        raise EngineError(tr("The server at {url} does not tell its tokens: Ollama has no such call.", url=self.url))
 
     async def close(self) -> None:
         await self._client.close()  # type: ignore[no-untyped-call]
@@ -119,7 +120,9 @@ class OllamaServer:
     def _fields(self, prompt: Prompt) -> dict[str, Any]:
         """Keyword arguments of the client. Raises: RequestError for what Ollama cannot do."""
         if prompt.token_ids is not None:
-            raise RequestError(f"The server at {self.url} takes texts, not token ids: Ollama tokenizes them itself.")
+            raise RequestError(
+                tr("The server at {url} takes texts, not token ids: Ollama tokenizes them itself.", url=self.url)
+            )
         sampling = {name: value for name, value in prompt.sampling.items() if value}
         sampling["temperature"] = prompt.sampling.get("temperature", 1.0)
         options: dict[str, Any] = {OPTIONS[name]: sampling.pop(name) for name in OPTIONS if name in sampling}
@@ -127,7 +130,7 @@ class OllamaServer:
         sampling.pop("logprobs", None)
         if sampling:
             name = next(iter(sampling))
-            raise RequestError(f"Ollama takes no {name}. Leave it out, or load the model here.")
+            raise RequestError(tr("Ollama takes no {name}. Leave it out, or load the model here.", name=name))
         if self._ctx is not None:
             options["num_ctx"] = self._ctx
         logprobs = prompt.sampling.get("logprobs")
@@ -146,13 +149,8 @@ class OllamaServer:
     # ---- errors
 
     def _lacks(self, model: str | None, names: list[str]) -> str:
-        if model is None:
-            fetch = f"`%llm connect {self.url} --kind ollama --model NAME --pull`"
-            return f"{self.url} has no model yet. Let it fetch one: {fetch}."
-        return (
-            f"{self.url} has no model {model!r}. It has: {', '.join(names) or 'none'}. Let it fetch that one: "
-            f"`%llm connect {self.url} --kind ollama --model {model} --pull`."
-        )
+        fetch = f"%llm connect {self.url} --kind ollama --model {model or 'NAME'} --pull"
+        return failures.lacks(self.url, model, names) + tr(" Let it fetch one: `{line}`.", line=fetch)
 
     def _broken(self, num_pieces: int, error: Exception | None) -> LlmlabError:
         return failures.broken_off(self.url, self._key, num_pieces, None if error is None else _sentence(error))
@@ -169,12 +167,12 @@ class OllamaServer:
             case LlmlabError():
                 return error
             case ConnectionError():
-                return EngineDied(f"No Ollama at {self.url}. Start it (`ollama serve`), or use `-e llamacpp`.")
-            case ollama.ResponseError(status_code=401 | 403):
-                return EngineError(
-                    f"The server at {self.url} wants another key. Put the right one into an environment variable and "
-                    f"name it: `%llm connect {self.url} --kind ollama --api-key-env VARIABLE`."
+                return EngineDied(
+                    tr("No Ollama at {url}. Start it (`ollama serve`), or use `-e llamacpp`.", url=self.url)
                 )
+            case ollama.ResponseError(status_code=401 | 403):
+                line = f"%llm connect {self.url} --kind ollama --api-key-env VARIABLE"
+                return failures.no_key(self.url, line, had_one=bool(self._key))
             case ollama.ResponseError() if 400 <= error.status_code < 500:
                 return failures.refused(self.url, said)
         if type(error).__name__.endswith("Timeout"):

@@ -15,6 +15,7 @@ import openai
 
 from llmlab.engines.messages import Prompt
 from llmlab.errors import EngineDied, EngineError, LlmlabError, RequestError
+from llmlab.language import tr
 from llmlab.remote import failures
 from llmlab.remote.backend import About, Arrival, Piece
 from llmlab.remote.keys import Key
@@ -35,10 +36,10 @@ NO_KEY = "none"
 
 
 class OpenaiServer:
-    """Made by open_server(). `url` without /v1."""
+    """`url` without /v1. `mark` ends the name under which each request is sent: see whose.py."""
 
-    def __init__(self, url: str, key: Key, timeout_s: float) -> None:
-        self.url, self._key, self._timeout_s = url, key, timeout_s
+    def __init__(self, url: str, key: Key, timeout_s: float, *, mark: str = "") -> None:
+        self.url, self._key, self._timeout_s, self._mark = url, key, timeout_s, mark
         limits = openai.Timeout(timeout_s, connect=CONNECT_S)
         # Its own retries would ask again after an answer has begun to be computed.
         self._client = openai.AsyncOpenAI(
@@ -56,7 +57,7 @@ class OpenaiServer:
         names = [entry.id for entry in models]
         found = next((entry for entry in models if model in (None, entry.id)), None)
         if found is None:
-            raise EngineError(f"{self.url} has no model {model!r}. It has: {', '.join(names) or 'none'}.")
+            raise EngineError(failures.lacks(self.url, model, names))
         self._maker = found.owned_by if found.owned_by in EXTRAS else "openai"
         more = found.model_extra or {}
         tells_ids = self._maker in (*TELLS_IDS, "llamacpp")
@@ -101,7 +102,9 @@ class OpenaiServer:
                 f"{self.url}/tokenize", body={**asked, "model": self.about.model}, cast_to=dict[str, Any]
             )
         except openai.NotFoundError:
-            raise EngineError(f"The server at {self.url} does not tell its tokens (it has no /tokenize).") from None
+            raise EngineError(
+                tr("The server at {url} does not tell its tokens (it has no /tokenize).", url=self.url)
+            ) from None
         except Exception as error:
             raise self._told(error) from None
         return [int(i) for i in reply["tokens"]]
@@ -138,7 +141,13 @@ class OpenaiServer:
             if value is None or value == NEUTRAL.get(name):
                 continue
             if name not in EXTRAS.get(self._maker, ()):
-                raise RequestError(f"The server at {self.url} takes no {name}. Leave it out, or load the model here.")
+                raise RequestError(
+                    tr(
+                        "The server at {url} takes no {name}. Leave it out, or load the model here.",
+                        url=self.url,
+                        name=name,
+                    )
+                )
             extra[name] = value
         if self._maker in TELLS_IDS:
             forms = {name: extra.pop(name) for name in ("grammar", "regex", "choice") if name in extra}
@@ -164,7 +173,7 @@ class OpenaiServer:
             sampling["user"] = prompt.user
         return {
             **sampling, "model": self.about.model, "stream": True, "stream_options": {"include_usage": True},
-            "extra_body": extra, "extra_headers": {"X-Request-Id": prompt.request_id},
+            "extra_body": extra, "extra_headers": {"X-Request-Id": f"{prompt.request_id}{self._mark}"},
         }  # fmt: skip
 
     # ---- what comes
@@ -213,15 +222,19 @@ class OpenaiServer:
             case openai.APITimeoutError():
                 return failures.late(url, self._timeout_s)
             case openai.APIConnectionError():
-                return EngineDied(f"No server at {url} ({said}). Start one (`%llm serve`), or use `-e llamacpp`.")
-            case openai.AuthenticationError() | openai.PermissionDeniedError():
-                wanted = "refuses the key" if self._key else "wants a key"
-                return EngineError(
-                    f"The server at {url} {wanted}. Put the right one into an environment variable and name it: "
-                    f"`%llm connect {url} --api-key-env VARIABLE`."
+                return EngineDied(
+                    tr(
+                        "No server at {url} ({said}). Start one (`%llm serve`), or use `-e llamacpp`.",
+                        url=url,
+                        said=said,
+                    )
                 )
+            case openai.AuthenticationError() | openai.PermissionDeniedError():
+                return failures.no_key(url, f"%llm connect {url} --api-key-env VARIABLE", had_one=bool(self._key))
             case openai.RateLimitError():
-                return EngineError(f"The server at {url} has too much to do ({said}). Ask again later.")
+                return EngineError(
+                    tr("The server at {url} has too much to do ({said}). Ask again later.", url=url, said=said)
+                )
             case openai.APIStatusError() if error.status_code < 500:
                 return failures.refused(url, said)
             case LlmlabError():

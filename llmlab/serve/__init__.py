@@ -9,10 +9,13 @@ from __future__ import annotations
 from importlib.util import find_spec
 
 from llmlab.errors import EngineError
+from llmlab.language import tr
 
 _missing = [name for name in ("prometheus_client", "starlette", "uvicorn") if find_spec(name) is None]
 if _missing:
-    raise EngineError(f"{', '.join(_missing)} is not installed. Type `pip install 'llmlab-kit[serve]'`.")
+    raise EngineError(
+        tr("{names} is not installed. Type `pip install 'llmlab-kit[serve]'`.", names=", ".join(_missing))
+    )
 
 from llmlab.serve.server import Server, serve, servers  # noqa: E402  # it imports them
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 from collections.abc import AsyncIterator
+from typing import Protocol
 
 from llmlab.engines.handle import EngineHandle
 from llmlab.engines.result import Result, TokenEvent
@@ -19,25 +20,48 @@ from llmlab.serve.metrics import Metrics
 from llmlab.serve.queueing import Queue
 
 
-class Answering:
-    """The answers to one request. Begins at once.
+class Stay(Protocol):
+    """Where a request is counted while it is on the engine."""
 
-    Raises: ApiError when the queue is full or the engine is gone.
+    def note(self, run: Run) -> None:
+        """Something of it has come."""
+
+    def leave(self) -> None:
+        """All its answers have ended there, or it never got there. Called once."""
+
+
+class QueueStay:
+    """So many places in a queue. Raises: ApiError when it is full."""
+
+    def __init__(self, queue: Queue, count: int) -> None:
+        queue.enter(count)
+        self._queue, self._count = queue, count
+
+    def note(self, run: Run) -> None:
+        pass
+
+    def leave(self) -> None:
+        self._queue.leave(self._count)
+
+
+class Answering:
+    """The answers to one request. Begins at once; `stay` is left at its end, whatever that is.
+
+    Raises: ApiError when the engine is gone.
     """
 
-    def __init__(self, handle: EngineHandle, ask: Ask, name: str, queue: Queue, metrics: Metrics) -> None:
+    def __init__(self, handle: EngineHandle, ask: Ask, name: str, stay: Stay, metrics: Metrics) -> None:
         self._loop, self._came = asyncio.get_running_loop(), asyncio.Event()
-        self.ask, self._queue, self._metrics = ask, queue, metrics
+        self.ask, self._stay, self._metrics = ask, stay, metrics
         self.names = _free_names(handle, name, ask.num_answers)
-        queue.enter(ask.num_answers)
-        self._in_queue = True
+        self._is_counted = True
         try:
             self.run: Run = handle.answer(ask.requests(self.names), self._ring, **ask.options)
         except LlmlabError as error:
-            self._leave_queue()
+            self._leave()
             raise ApiError.of(error) from None
         except BaseException:
-            self._leave_queue()
+            self._leave()
             raise
         self._take_news()  # what came before there was a run to look at
 
@@ -101,17 +125,20 @@ class Answering:
 
     def _take_news(self) -> None:
         self._came.set()
-        if self.run.done and self._in_queue:
-            self._leave_queue()
+        if not self._is_counted:
+            return
+        self._stay.note(self.run)
+        if self.run.done:
+            self._leave()
             self._metrics.note_ended(self.run.results)
 
     async def _news(self) -> None:
         await self._came.wait()
         self._came.clear()
 
-    def _leave_queue(self) -> None:
-        self._in_queue = False
-        self._queue.leave(self.ask.num_answers)
+    def _leave(self) -> None:
+        self._is_counted = False
+        self._stay.leave()
 
 
 def _free_names(handle: EngineHandle, name: str, count: int) -> list[str]:

@@ -23,7 +23,7 @@ from llmlab.engines.handle import EngineHandle
 from llmlab.engines.result import TokenEvent
 from llmlab.errors import LlmlabError
 from llmlab.serve import embedding, replies
-from llmlab.serve.answering import Answering
+from llmlab.serve.answering import Answering, QueueStay, Stay
 from llmlab.serve.asks import Ask, of_chat, of_completion, texts_to_embed
 from llmlab.serve.bodies import ChatBody, CompletionBody, EmbeddingsBody, read, read_struct
 from llmlab.serve.description import description
@@ -34,6 +34,7 @@ from llmlab.serve.metrics import Metrics
 from llmlab.serve.pieces import Pieces
 from llmlab.serve.queueing import Queue
 from llmlab.serve.streaming import EventStream, watched
+from llmlab.serve.tracing import Tracing
 from llmlab.trace import FinishReason
 
 # What nginx logs for a client that did not wait; nobody gets it, but the count of answers has it.
@@ -43,19 +44,27 @@ CLIENT_GONE = 499
 class Service:
     """What the routes do. Its methods are the endpoints."""
 
-    def __init__(self, handle: EngineHandle, queue: Queue, metrics: Metrics) -> None:
+    def __init__(self, handle: EngineHandle, queue: Queue, metrics: Metrics, *, tracing: Tracing | None = None) -> None:
         self._handle, self._queue, self._metrics = handle, queue, metrics
+        self._tracing = tracing or Tracing(handle)
         self._pieces = Pieces(handle)
         self._since = int(time.time())
         self._open: set[Answering] = set()  # requests that are being answered
 
     def cancel_all(self) -> None:
-        """End on the engine what is being answered. From any thread."""
+        """End on the engine what is being answered, and who follows its trace. From any thread."""
+        self._tracing.stop()
         for answering in list(self._open):
             answering.cancel()
 
     def app(self) -> Starlette:
-        routes = [
+        handlers: dict[Any, Any] = {ApiError: _refused, HTTPException: _no_route, ClientDisconnect: _gone}
+        app = Starlette(routes=self.routes(), exception_handlers=handlers)
+        app.router.redirect_slashes = False
+        return app
+
+    def routes(self) -> list[Route]:
+        return [
             Route("/v1/models", self.models, methods=["GET"]),
             Route("/v1/models/{model:path}", self.model, methods=["GET"]),
             Route("/v1/completions", self.completions, methods=["POST"]),
@@ -64,11 +73,8 @@ class Service:
             Route("/health", self.health, methods=["GET"]),
             Route("/metrics", self.metrics, methods=["GET"]),
             Route("/openapi.json", self.openapi, methods=["GET"]),
+            *self._tracing.routes(),
         ]
-        handlers: dict[Any, Any] = {ApiError: _refused, HTTPException: _no_route, ClientDisconnect: _gone}
-        app = Starlette(routes=routes, exception_handlers=handlers)
-        app.router.redirect_slashes = False
-        return app
 
     async def models(self, request: Request) -> Response:
         return _json(replies.Models(data=[self._model()]))
@@ -112,8 +118,13 @@ class Service:
 
     # ---- answers
 
+    async def _enter(self, request: Request, count: int) -> Stay:
+        """Room for so many answers, as soon as there is some. Raises: ApiError when there is too little."""
+        return QueueStay(self._queue, count)
+
     async def _answer(self, request: Request, ask: Ask, form_of: Callable[..., Form], model: str) -> Response:
-        answering = Answering(self._handle, ask, request.state.name, self._queue, self._metrics)
+        stay = await self._enter(request, ask.num_answers)
+        answering = Answering(self._handle, ask, request.state.name, stay, self._metrics)
         form = form_of(ask, answering.names[0], model, self._pieces)
         self._open.add(answering)
 

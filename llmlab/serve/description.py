@@ -51,6 +51,8 @@ def description() -> dict[str, Any]:
             },
             "/health": {"get": _operation("Whether the engine is loaded", None, 503)},
             "/metrics": {"get": _text("Figures for Prometheus")},
+            "/trace": {"get": _text("What the engine does, as it does it: lines of a trace file", "application/jsonl")},
+            "/trace/clock": {"get": _operation("The clock of the trace", None)},
             "/openapi.json": {"get": _operation("This description", None)},
         },
         "components": {
@@ -74,8 +76,8 @@ def _asking(text: str, body: str, reply: str, chunk: str) -> dict[str, Any]:
     return {"summary": text, "responses": {"200": done, **_errors(*_ERRORS)}, **_body(body)}
 
 
-def _text(text: str) -> dict[str, Any]:
-    done = _response("Done", "text/plain", {"type": "string"})
+def _text(text: str, kind: str = "text/plain") -> dict[str, Any]:
+    done = _response("Done", kind, {"type": "string"})
     return {"summary": text, "responses": {"200": done, **_errors(401, 413)}}
 
 

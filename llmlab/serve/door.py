@@ -10,11 +10,13 @@ import re
 import secrets
 import traceback
 from collections import deque
+from typing import Protocol
 
 from starlette.requests import ClientDisconnect
 from starlette.responses import Response
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
+from llmlab.language import english
 from llmlab.serve.failures import ApiError
 from llmlab.serve.metrics import Metrics
 
@@ -23,12 +25,32 @@ _NAME = re.compile(rb"[A-Za-z0-9._:/@+=-]{1,128}")
 NUM_KEPT_FAILURES = 20
 
 
+class Keys(Protocol):
+    """Who may come in."""
+
+    async def who(self, token: bytes) -> object | None:
+        """Whose token it is, for the routes (`request.state.who`); None when it is nobody's.
+
+        Takes as long for a token that is nearly right as for any other.
+        """
+
+
+class OneToken:
+    """One token for all."""
+
+    def __init__(self, token: str) -> None:
+        self._token = token.encode()
+
+    async def who(self, token: bytes) -> object | None:
+        return True if hmac.compare_digest(token, self._token) else None
+
+
 class Door:
     """An ASGI application around another. `failures`: tracebacks of what should not have happened."""
 
-    def __init__(self, app: ASGIApp, *, token: str, max_body_bytes: int, metrics: Metrics) -> None:
+    def __init__(self, app: ASGIApp, *, keys: Keys, max_body_bytes: int, metrics: Metrics) -> None:
         self._app, self._metrics, self._max_body_bytes = app, metrics, max_body_bytes
-        self._token = token.encode()
+        self._keys = keys
         self.failures: deque[str] = deque(maxlen=NUM_KEPT_FAILURES)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
@@ -36,12 +58,15 @@ class Door:
             raise RuntimeError(f"{scope['type']} is not served")
         headers = dict(scope["headers"])
         name = _name(headers.get(b"x-request-id"))
-        scope.setdefault("state", {})["name"] = name
+        state = scope.setdefault("state", {})
+        state["name"] = name
         answer = _Answer(send, name, scope, self._metrics)
         try:
-            self._check_token(headers.get(b"authorization", b""))
+            state["who"] = await self._who(headers.get(b"authorization", b""))
             self._check_length(headers.get(b"content-length", b""))
-            await self._app(scope, self._limited(receive), answer.send)
+            # What a client is told is read by programs, logs and people of any language, not by who started the server.
+            with english():
+                await self._app(scope, self._limited(receive), answer.send)
         except ApiError as error:
             await answer.refuse(error)
         except ClientDisconnect:
@@ -50,10 +75,11 @@ class Door:
             self.failures.append(traceback.format_exc())
             await answer.refuse(ApiError(500, "The server failed on this request. `Server.failures` has the reason."))
 
-    def _check_token(self, authorization: bytes) -> None:
-        """Raises: ApiError (401). Takes as long for a token that is nearly right as for any other."""
+    async def _who(self, authorization: bytes) -> object:
+        """Whose token that is. Raises: ApiError (401)."""
         kind, _, given = authorization.partition(b" ")
-        if kind.lower() != b"bearer" or not hmac.compare_digest(given.strip(), self._token):
+        who = await self._keys.who(given.strip()) if kind.lower() == b"bearer" else None
+        if who is None:
             raise ApiError(
                 401,
                 "This server needs its token: send the header `Authorization: Bearer TOKEN` (the openai client: "
@@ -61,6 +87,7 @@ class Door:
                 code="invalid_api_key",
                 headers={"WWW-Authenticate": "Bearer"},
             )
+        return who
 
     def _check_length(self, content_length: bytes) -> None:
         if content_length.isdigit() and int(content_length[:20]) > self._max_body_bytes:

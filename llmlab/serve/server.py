@@ -5,24 +5,29 @@ This file must not know routes.
 
 from __future__ import annotations
 
-import ipaddress
 import logging
 import re
 import secrets
+import shlex
 import socket
 import threading
 import time
+from collections.abc import Callable
+from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import uvicorn
+from starlette.types import ASGIApp
 
 from llmlab.cards import Card
 from llmlab.engines.handle import EngineHandle
 from llmlab.engines.registry import current, require_loaded
 from llmlab.errors import EngineError
+from llmlab.language import tr
 from llmlab.serve.app import Service
-from llmlab.serve.door import Door
+from llmlab.serve.door import Door, Keys, OneToken
+from llmlab.serve.listening import is_loopback, listen, tls_files
 from llmlab.serve.metrics import Metrics
 from llmlab.serve.queueing import Queue
 
@@ -33,6 +38,7 @@ STOP_S, START_S, POLL_S = 2, 30.0, 0.25
 _TOKEN = re.compile(r"[!-~]{8,}")
 
 _servers: dict[EngineHandle, Server] = {}
+ServerT = TypeVar("ServerT", bound="Server")
 
 
 class Server:
@@ -54,8 +60,8 @@ class Server:
         self.host, self.port = host, int(listener.getsockname()[1])
         self._queue = Queue(max_open)
         metrics = Metrics(handle, self._queue)
-        self._service = Service(handle, self._queue, metrics)
-        self._door = Door(self._service.app(), token=token, max_body_bytes=max_body_bytes, metrics=metrics)
+        self._service = self._make_service(metrics)
+        self._door = Door(self._app(), keys=self._keys(), max_body_bytes=max_body_bytes, metrics=metrics)
         self.is_tls = bool(tls)
         # what it logs would land in a notebook's cells
         logging.getLogger("uvicorn.error").setLevel(logging.CRITICAL)
@@ -67,6 +73,17 @@ class Server:
         self._uvicorn = uvicorn.Server(config)
         self._thread = threading.Thread(target=self._run, name="llmlab server", daemon=True)
         self._watcher = threading.Thread(target=self._watch_engine, name="llmlab server watch", daemon=True)
+
+    # ---- what it is made of
+
+    def _make_service(self, metrics: Metrics) -> Service:
+        return Service(self.handle, self._queue, metrics)
+
+    def _app(self) -> ASGIApp:
+        return self._service.app()
+
+    def _keys(self) -> Keys:
+        return OneToken(self.token)
 
     # ---- what a user does
 
@@ -101,39 +118,53 @@ class Server:
             del _servers[self.handle]
 
     def wait(self) -> None:
-        """Until it has ended. Ctrl-C raises KeyboardInterrupt, and the server runs on."""
-        while self._thread.is_alive():
+        """Until it has ended, or its engine has died. Ctrl-C raises KeyboardInterrupt, and the server runs on."""
+        while self._thread.is_alive() and self.handle.alive:
             self._thread.join(POLL_S)
 
-    def how_to_call(self) -> str:
-        """A line for the shell that asks it something."""
+    def how_to_call(self, variable: str | None = None) -> str:
+        """A line for the shell that asks it something. `variable`: that of the environment which holds the token."""
         insecure = " -k" if self.is_tls else ""
+        head = "Authorization: Bearer "
+        key = shlex.quote(head + self.token) if variable is None else f'"{head}${variable}"'
         return (
-            f"curl{insecure} {self.url}/v1/chat/completions -H 'Authorization: Bearer {self.token}' "
-            f"-H 'Content-Type: application/json' "
+            f"curl{insecure} {self.url}/v1/chat/completions -H {key} -H 'Content-Type: application/json' "
             f'-d \'{{"messages": [{{"role": "user", "content": "Why is the sky blue?"}}], "max_tokens": 40}}\''
         )
 
     @property
     def card(self) -> Card:
         """Where it is and how it is called, the token included."""
+        return self.card_of()
+
+    def card_of(self, variable: str | None = None) -> Card:
+        """The same; with the environment variable that holds the token, where others read what is shown."""
+        key = f'"{self.token}"' if variable is None else f'os.environ["{variable}"]'
         python = (
-            f'openai.OpenAI(base_url="{self.url}/v1", api_key="{self.token}").chat.completions.create('
+            f'openai.OpenAI(base_url="{self.url}/v1", api_key={key}).chat.completions.create('
             f'model="{self.handle.name}", messages=[{{"role": "user", "content": "Hi"}}])'
         )
-        rows = (("URL", f"{self.url}/v1"), ("token", self.token), ("model", self.handle.name))
-        notes = [f"In Python: `{python}`", f"In a shell: `{self.how_to_call()}`", *self._warnings()]
-        return Card(f"{self.handle.name} is served", (), rows, tuple(notes))
+        shown = self.token if variable is None else f"${variable}"
+        rows = (("URL", f"{self.url}/v1"), ("token", shown), (tr("model"), self.handle.name))
+        notes = [
+            tr("In Python: `{code}`", code=python),
+            tr("In a shell: `{code}`", code=self.how_to_call(variable)),
+            *self._warnings(),
+        ]
+        return Card(tr("{name} is served", name=self.handle.name), (), rows, tuple(notes))
 
     def __repr__(self) -> str:
         state = "" if self.running else ", stopped"
         return f"Server({self.handle.name!r} at {self.url}/v1{state})"
 
     def _warnings(self) -> list[str]:
-        if self.is_tls or _is_loopback(self.host):
+        if self.is_tls or is_loopback(self.host):
             return []
         return [
-            "Other machines reach it, and the token travels unencrypted: give it a certificate (--tls-cert, --tls-key)."
+            tr(
+                "Other machines reach it, and the token travels unencrypted: give it a certificate (--tls-cert, "
+                "--tls-key)."
+            )
         ]
 
     # ---- threads
@@ -144,7 +175,7 @@ class Server:
         end_s = time.monotonic() + START_S
         while not self._uvicorn.started:
             if not self._thread.is_alive() or time.monotonic() > end_s:
-                raise EngineError(f"The server at {self.url} did not start.")
+                raise EngineError(tr("The server at {url} did not start.", url=self.url))
             time.sleep(0.005)
         self._watcher.start()
         _servers[self.handle] = self
@@ -180,25 +211,43 @@ def serve(
 
     Raises: EngineError when the engine is gone, the port is taken, or a certificate cannot be used.
     """
+    if token is not None and not _TOKEN.fullmatch(token):
+        raise EngineError(tr("A token is 8 or more plain characters without spaces. Leave it out, and one is made."))
+    made = partial(Server, token=token or new_token(), max_open=max_open, max_body_bytes=max_body_bytes)
+    return opened(made, handle, host=host, port=port, tls_cert=tls_cert, tls_key=tls_key)
+
+
+def new_token() -> str:
+    return secrets.token_urlsafe(24)
+
+
+def opened(
+    make: Callable[..., ServerT],
+    handle: EngineHandle | None,
+    *,
+    host: str,
+    port: int,
+    tls_cert: str | Path | None,
+    tls_key: str | Path | None,
+) -> ServerT:
+    """The server that make(handle, listener, host=, tls=) gives, running. Arguments and errors: see serve()."""
     handle = handle or current()
     if handle is None:
-        raise EngineError("No engine is loaded. Load one: `%llm load smollm2-135m`.")
+        raise EngineError(tr("No engine is loaded. Load one: `%llm load smollm2-135m`."))
     require_loaded(handle)
-    if token is not None and not _TOKEN.fullmatch(token):
-        raise EngineError("A token is 8 or more plain characters without spaces. Leave it out, and one is made.")
-    tls = _tls(tls_cert, tls_key)
+    tls = tls_files(tls_cert, tls_key)
     if (before := _servers.get(handle)) is not None:
         before.stop()
-    listener = _listen(host, port)
+    listener = listen(host, port)
     try:
-        server = Server(
-            handle, listener, host=host, token=token or secrets.token_urlsafe(24), tls=tls, max_open=max_open,
-            max_body_bytes=max_body_bytes,
-        )  # fmt: skip
-        return server.start()
+        server = make(handle, listener, host=host, tls=tls)
+        server.start()
+        return server
     except OSError as error:  # ssl.SSLError is one
         listener.close()
-        raise EngineError(f"{tls_cert} and {tls_key} are no certificate and its key ({error}).") from None
+        raise EngineError(
+            tr("{cert} and {key} are no certificate and its key ({error}).", cert=tls_cert, key=tls_key, error=error)
+        ) from None
     except BaseException:
         listener.close()
         raise
@@ -207,26 +256,3 @@ def serve(
 def servers() -> list[Server]:
     """What is served by this process."""
     return [server for server in _servers.values() if server.running]
-
-
-def _listen(host: str, port: int) -> socket.socket:
-    """Raises: EngineError when the place is taken, or is none."""
-    try:
-        return socket.create_server((host, port), family=socket.AF_INET6 if ":" in host else socket.AF_INET)
-    except (OSError, OverflowError) as error:
-        raise EngineError(
-            f"Nothing can listen at {host}:{port} ({error}). Choose another port, or 0 for any free one."
-        ) from None
-
-
-def _tls(cert: str | Path | None, key: str | Path | None) -> dict[str, Any]:
-    if (cert is None) != (key is None):
-        raise EngineError("TLS needs both: a certificate (--tls-cert FILE) and its key (--tls-key FILE).")
-    return {} if cert is None else {"ssl_certfile": str(cert), "ssl_keyfile": str(key)}
-
-
-def _is_loopback(host: str) -> bool:
-    try:
-        return ipaddress.ip_address(host).is_loopback
-    except ValueError:
-        return host == "localhost"

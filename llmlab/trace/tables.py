@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 
 from llmlab.trace import times
 from llmlab.trace.records import BlockDelta, CellDelta, KvDelta, Step
+from llmlab.trace.whose import is_other
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -88,7 +89,8 @@ def requests(trace: Trace) -> pd.DataFrame:
 
     request_id, arrival_s: who, and when it was sent. num_prompt_tokens, num_output_tokens. num_cached_tokens: prefix
     cache hits, fixed at its first admission. num_preemptions; num_recomputed_tokens: what they cost. queue_s, ttft_s,
-    tpot_s, e2e_s: see llmlab.metrics. finish_reason: NA while it runs. priority, user: as it was sent.
+    tpot_s, e2e_s: see llmlab.metrics. finish_reason: NA while it runs. priority, user: as it was sent. is_other, in
+    the trace of a server that others use too: it is another client's.
     """
     num_cached: dict[str, int] = {}
     num_preemptions: Counter[str] = Counter()
@@ -120,7 +122,11 @@ def requests(trace: Trace) -> pd.DataFrame:
         for request in trace.request_records
         if (t := measured.get(request.request_id))
     )
-    return _frame(REQUEST_COLUMNS, rows)
+    frame = _frame(REQUEST_COLUMNS, rows)
+    others = {request.request_id for request in trace.request_records if is_other(request)}
+    if others:
+        frame["is_other"] = frame["request_id"].isin(others)
+    return frame
 
 
 def tokens(trace: Trace) -> pd.DataFrame:

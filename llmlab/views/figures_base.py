@@ -5,7 +5,9 @@ This file must not know which kinds of cache there are.
 
 from __future__ import annotations
 
-from llmlab.trace import Header, KvDelta, Step
+from collections.abc import Sequence
+
+from llmlab.trace import Header, KvDelta, ScheduledRequest, Step
 
 Figures = dict[str, int | float | None]
 
@@ -18,35 +20,40 @@ class KvFigures:
         self._num_hit = 0
         self._most: dict[str, int | None] = {}
         self._running: set[str] = set()
-        self.tokens: dict[str, int] = {}  # request id -> tokens whose KV exists, of those that run or hold KV
-        self._num_tokens = 0  # sum of tokens
-        self._reserved: int | None = 0
+        self._sum_most = self._num_unlimited = 0  # of those that run
+        self.num_steps = 0
+        # Request id -> its tokens whose KV exists, less num_steps, of those that run or hold KV: it stays the same for
+        # those that decode in each step, often hundreds.
+        self.ahead: dict[str, int] = {}
+        self._num_tokens = 0  # of all of them
         # request id -> cells that nobody holds since it let go of them in the last step
         self.emptied: dict[str, int] = {}
 
     def add_request(self, request_id: str, most: int | None) -> None:
         """`most`: tokens it may have in the end, prompt and output; None when there is no telling."""
+        is_running = request_id in self._running
+        self._leave(request_id)
         self._most[request_id] = most
-        if request_id in self._running:
-            self._reserve()
+        if is_running:
+            self._come(request_id)
 
     def start(self, delta: KvDelta) -> None:
         """The cache before the first step, of a trace that was cut out of a longer one."""
 
-    def after(self, step: Step) -> Figures:
-        """The figures at the end of this step. To be called once a step, in order."""
-        num_running_before = len(self._running)
+    def after(self, step: Step, apart: Sequence[ScheduledRequest] | None = None) -> Figures:
+        """The figures at the end of this step. To be called once a step, in order.
+
+        `apart`: the shares of all but those that computed one token more, when somebody has looked.
+        """
         for request_id in step.preempted:
-            self._running.discard(request_id)
+            self._leave(request_id)
             self._forget(request_id)
-        self._schedule(step)
+        self._schedule(step, step.scheduled if apart is None or step.preempted else apart)
         if step.kv is not None:
             self._change(step.kv)
         for request_id in step.finished:
-            self._running.discard(request_id)
+            self._leave(request_id)
             self._end(request_id)
-        if step.preempted or step.finished or len(self._running) != num_running_before:
-            self._reserve()
         self._num_hit += sum(step.prefix_hits.values())
         figures = self._of(step.kv)
         figures["running"] = len(self._running)
@@ -59,32 +66,56 @@ class KvFigures:
 
     def tokens_of(self, request_id: str) -> int:
         """Tokens of this request whose KV exists after the last step."""
-        return self.tokens.get(request_id, 0)
+        ahead = self.ahead.get(request_id)
+        return 0 if ahead is None else ahead + self.num_steps
 
-    def _schedule(self, step: Step) -> None:
-        tokens, running, total = self.tokens, self._running, self._num_tokens
-        for row in step.scheduled:
+    def _schedule(self, step: Step, apart: Sequence[ScheduledRequest]) -> None:
+        ahead, num_before = self.ahead, self.num_steps
+        self.num_steps += 1
+        self._num_tokens += len(step.scheduled) - len(apart)
+        for row in apart:
             request_id = row.request_id
             now = row.num_computed_tokens + row.num_tokens
             if row.num_draft_tokens:
                 now -= num_rejected(step, request_id, row.num_draft_tokens)
-            before = tokens.get(request_id)
-            if before is None:
-                running.add(request_id)
-                before = 0
-            total += now - before
-            tokens[request_id] = now
-        self._num_tokens = total
+            if request_id in ahead:
+                self._num_tokens -= ahead[request_id] + num_before
+            else:
+                self._come(request_id)
+            self._num_tokens += now
+            ahead[request_id] = now - self.num_steps
+        if len(ahead) > len(step.scheduled):
+            for request_id in ahead.keys() - {row.request_id for row in step.scheduled}:
+                ahead[request_id] -= 1
 
     def _forget(self, request_id: str) -> None:
-        self._num_tokens -= self.tokens.pop(request_id, 0)
+        self._num_tokens -= self.tokens_of(request_id)
+        self.ahead.pop(request_id, None)
 
     def _end(self, request_id: str) -> None:
         self._forget(request_id)
 
-    def _reserve(self) -> None:
-        most = [self._most.get(request_id) for request_id in self._running]
-        self._reserved = None if None in most else sum(m for m in most if m is not None)
+    def _come(self, request_id: str) -> None:
+        """It runs."""
+        if request_id not in self._running:
+            self._running.add(request_id)
+            self._count(request_id, 1)
+
+    def _leave(self, request_id: str) -> None:
+        """It runs no more."""
+        if request_id in self._running:
+            self._running.discard(request_id)
+            self._count(request_id, -1)
+
+    def _count(self, request_id: str, sign: int) -> None:
+        most = self._most.get(request_id)
+        self._num_unlimited += sign * (most is None)
+        self._sum_most += sign * (most or 0)
+
+    @property
+    def _reserved(self) -> int | None:
+        """Tokens that those that run may have in the end; None when there is no telling."""
+        return None if self._num_unlimited else self._sum_most
 
     def _change(self, delta: KvDelta) -> None:
         pass

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 
-from llmlab.trace import BlockDelta, Header, KvDelta, Step
+from llmlab.trace import BlockDelta, Header, KvDelta, ScheduledRequest, Step
 from llmlab.views.figures_base import Figures, KvFigures
 
 _NAMES = ("held", "shared", "cached", "free", "tokens", "waste", "saved", "reserved", "total_slots")
@@ -34,15 +34,15 @@ class BlockFigures(KvFigures):
 
     def start(self, delta: KvDelta) -> None:
         self._unknown = set(delta.receivers)
-        self._running = set(delta.receivers)
-        self._reserve()
+        for request_id in delta.receivers:
+            self._come(request_id)
         self._change(delta)
 
     def held_by(self, request_id: str) -> int:
         return len(self._tables.get(request_id, ()))
 
-    def _schedule(self, step: Step) -> None:
-        super()._schedule(step)
+    def _schedule(self, step: Step, apart: Sequence[ScheduledRequest]) -> None:
+        super()._schedule(step, apart)
         if self._unknown:
             self._unknown.difference_update(row.request_id for row in step.scheduled)
 
@@ -123,7 +123,7 @@ class BlockFigures(KvFigures):
     def _fill(self, request_id: str, logical: int) -> int:
         """Tokens that a request has in a block of its table."""
         size = self._block_size or 0
-        return max(0, min(size, self.tokens.get(request_id, 0) - logical * size))
+        return max(0, min(size, self.tokens_of(request_id) - logical * size))
 
     def _of(self, delta: KvDelta | None) -> Figures:
         if not isinstance(delta, BlockDelta):

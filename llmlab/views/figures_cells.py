@@ -5,7 +5,9 @@ This file must not know blocks: figures_blocks.py is its twin.
 
 from __future__ import annotations
 
-from llmlab.trace import CellDelta, Header, KvDelta, Step
+from collections.abc import Sequence
+
+from llmlab.trace import CellDelta, Header, KvDelta, ScheduledRequest, Step
 from llmlab.views.figures_base import Figures, KvFigures
 
 _NAMES = ("used", "holes", "padding", "unread", "read", "masked", "shared", "saved", "tokens")
@@ -27,9 +29,9 @@ class CellFigures(KvFigures):
     def held_by(self, request_id: str) -> int:
         return len(self._cells.get(request_id, ()))
 
-    def after(self, step: Step) -> Figures:
+    def after(self, step: Step, apart: Sequence[ScheduledRequest] | None = None) -> Figures:
         self.emptied = {}
-        return super().after(step)
+        return super().after(step, apart)
 
     def _change(self, delta: KvDelta) -> None:
         if not isinstance(delta, CellDelta):

@@ -43,8 +43,8 @@ class Memory:
         if going_on != self._going_on or record["pre"]:
             self._regroup(going_on, record["pre"])
         self._num_alike += 1
-        for request, _, number, computed in record["r"]:
-            self.tokens[request] = computed + number
+        for request, _, number, computed in record["r"]:  # none of them goes on: nothing has to be settled
+            self._tokens[request] = computed + number
         self._begin()
         if "kv" in record:
             self.change(record["kv"])
@@ -54,10 +54,10 @@ class Memory:
             tokens = self.tokens
             self._ended = {request: tokens.pop(request) for request, *_ in record["fin"] if request in tokens}
 
-    def _regroup(self, going_on: list[int], preempted: Iterable[Sequence[int]]) -> None:
+    def _regroup(self, going_on: list[int], preempted: Sequence[Sequence[int]]) -> None:
         """Others go on from this step on. A preempted request may be among them: back in the same step."""
         tokens, self._going_on = self.tokens, going_on
-        back = set(requests_in(going_on))
+        back = set(requests_in(going_on)) if preempted else ()
         for request, *_ in preempted:
             if request not in back:
                 tokens.pop(request, None)

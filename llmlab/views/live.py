@@ -23,6 +23,7 @@ from llmlab.engines.run import Run
 from llmlab.trace import Request
 from llmlab.views.kv_now import empty_kv
 from llmlab.views.narration import died, paused
+from llmlab.views.phrases import plain
 from llmlab.views.prompt_texts import PromptTexts
 from llmlab.views.story import Story
 
@@ -68,6 +69,7 @@ class Live:
         self._screens: list[Screen] = []
         self._needs: list[tuple[Screen, int]] = []
         self._thread: threading.Thread | None = None
+        self._part, self._is_anew = 0, False  # which beginning this is; the screens do not have it yet
         self._next_step = 0  # as the engine counts
         self._sent = 0  # steps of the story
         self._changed: set[int] = set()  # requests that are not sent yet
@@ -107,7 +109,7 @@ class Live:
     def drive(self, order: Message) -> None:
         """{"paused": bool}, {"steps": n} or {"slow": seconds}."""
         engine = self.run.engine
-        if engine is None or self.run.done:
+        if engine is None or engine.is_remote or self.run.done:
             return
         if order.get("paused") is not None:
             engine.pause() if order["paused"] else engine.resume()
@@ -119,6 +121,8 @@ class Live:
     def catch_up(self) -> Story | None:
         """The story with all steps that have come; None before the run has reached the engine."""
         with self._lock:
+            if self.story is not None and self._part != self.run.part:
+                self._forget()
             if self.story is None and not self._begin():
                 return None
             assert self.story is not None
@@ -127,6 +131,8 @@ class Live:
             for step in news.steps:
                 self.story.add_step(step)
             self._next_step = news.next_step
+            if "unseen" in self.story.head and news.steps:
+                self._add_prompts(self.story)
             if self.run.done and self._texts:
                 self._add_texts()
                 self._texts.clear()
@@ -175,7 +181,7 @@ class Live:
         """Send what is new."""
         if self._screens and self.catch_up() is not None:
             assert self.story is not None
-            self._send_news(self.story)
+            self._send_anew(self.story) if self._is_anew else self._send_news(self.story)
             self._send_needed(self.story)
             if time.monotonic() >= self._next_key_s:
                 self._send_key(self.story)
@@ -187,6 +193,14 @@ class Live:
             told = [[index, story.requests[index]] for index in requests]
             self._send(_json({"t": "s", "from": self._sent, "requests": told, "steps": steps}))
         self._sent = len(story.steps)
+        self._changed.clear()
+
+    def _send_anew(self, story: Story) -> None:
+        """Another story takes the place of the one that the screens have."""
+        requests = list(enumerate(story.requests))
+        told = {"t": "k", "anew": True, "from": 0, "head": story.head, "requests": requests, "steps": story.steps}
+        self._send(_json(told))
+        self._sent, self._is_anew = len(story.steps), False
         self._changed.clear()
 
     def _send_needed(self, story: Story) -> None:
@@ -234,18 +248,29 @@ class Live:
         if self.run.died:
             cause = next((i.text for i in self.run.trace.incidents if i.incident == "died"), "")
             return list(died(following, cause.rstrip(".") or "it ended unexpectedly"))
-        return list(paused(following)) if self._state() == "paused" else []
+        if self._state() == "paused":
+            return list(paused(following))
+        return list(plain(note)) if (note := self.run.note) else []
 
     # ---- the beginning of the story
 
     def _begin(self) -> bool:
         if self.run.first_step is None and not self.run.done:
             return False
+        self._part = self.run.part
         opening, self._next_step = self.run.opening()
         self.story = Story(opening.header)
         self._kv = empty_kv(self.story.head)
         self._add_requests(self.story, list(opening.request_records))
         return True
+
+    def _forget(self) -> None:
+        """The run begins anew, with another KV cache: nothing of the story holds any more."""
+        self.story, self._is_anew = None, True
+        self._sent = self._num_in_kv = 0
+        self._changed.clear()
+        self._texts.clear()
+        self._needs = []
 
     def _add_requests(self, story: Story, requests: list[Request]) -> None:
         for request in requests:
@@ -253,6 +278,14 @@ class Live:
         indexes = [story.index_of(request.request_id) for request in requests]
         self._changed.update(indexes)
         self._texts.add(requests)
+
+    def _add_prompts(self, story: Story) -> None:
+        """How long prompts are: of an engine that is seen from outside, the first token tells it."""
+        for request_id, number in self.run.num_prompt_tokens.items():
+            if number and request_id in story.known and not story.requests[story.index_of(request_id)]["prompt"]:
+                index = story.index_of(request_id)
+                story.requests[index]["prompt"] = number
+                self._changed.add(index)
 
     def _add_texts(self, *num_tokens: int) -> None:
         found = self._texts.ask(*num_tokens)

@@ -6,7 +6,7 @@ This file must not know widgets, pages or engines; what is peculiar to cells is 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
-from itertools import islice
+from itertools import chain, islice
 from typing import Any
 
 from llmlab.trace import CellDelta, Incident, Step
@@ -22,26 +22,23 @@ def narrate(step: Step, events: Events, name: Callable[[int], str], head: Mappin
     """The sentences of a step as [[text, 1 if bold else 0], ...]."""
     kind = CellTeller if isinstance(step.kv, CellDelta) else BlockTeller
     teller = kind(step, events, name, head)
-    clauses: list[Phrase] = list(islice(_all(teller), MAX_CLAUSES))
+    is_plain = not (events.rows or events.preempted or events.finished)  # requests go on, as in most steps
+    told = chain(teller.evicted(), teller.decode(), teller.waiting()) if is_plain else _all(teller)
+    clauses: list[Phrase] = list(islice(told, MAX_CLAUSES))
     clauses += teller.budget()
     return joined(part for i, clause in enumerate(clauses) for part in ((" ", clause) if i else (clause,)))
 
 
 def _all(teller: BlockTeller | CellTeller) -> Iterator[Phrase]:
     """In the order of what matters most."""
-    events = teller.events
-    is_more = bool(events.rows or events.preempted or events.finished)  # than that requests go on, as in most steps
-    if is_more:
-        yield from teller.preempted()
-        yield from teller.returning()
-        yield from teller.admitted()
-        yield from teller.prefill()
+    yield from teller.preempted()
+    yield from teller.returning()
+    yield from teller.admitted()
+    yield from teller.prefill()
     yield from teller.evicted()
-    if is_more:
-        yield from teller.finished()
+    yield from teller.finished()
     yield from teller.decode()
-    if is_more:
-        yield from teller.drafts()
+    yield from teller.drafts()
     yield from teller.waiting()
 
 

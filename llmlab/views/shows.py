@@ -27,16 +27,17 @@ def kv_cache(subject: Subject, *, presentation: bool = False) -> StoryView:
     """Who holds which block or cell of the KV cache, step by step.
 
     `subject`: a Run (live while it goes on), a Trace, the path of a trace file, a Result, or an EngineHandle (its last
-    run, or all that it did). `presentation`: large, for a projector (key z).
+    run, or all that it did; of a traced server, all that it does from now on). `presentation`: large, for a projector
+    (key z).
 
     Raises: LlmlabError for anything else; TraceError for a file that is no trace.
     """
-    return _view(subject, ["kv"], "KV cache", presentation)
+    return _view(subject, ["kv"], "KV cache", presentation, "Arrivals")
 
 
 def timeline(subject: Subject, *, presentation: bool = False) -> StoryView:
     """What each request did in each step: prefill, decode, wait. Arguments: see kv_cache()."""
-    return _view(subject, ["timeline"], "Batching timeline", presentation)
+    return _view(subject, ["timeline"], "Batching timeline", presentation, "Arrivals")
 
 
 def watch(subject: Subject, *, presentation: bool = False) -> StoryView:
@@ -86,17 +87,23 @@ def sampler(
     return SamplerView(sampler_data(engine, prompt, at=at, **sampling), presentation=presentation)
 
 
-def _view(subject: Subject, parts: list[str], title: str, presentation: bool) -> StoryView:
+def _view(
+    subject: Subject, parts: list[str], title: str, presentation: bool, unseen_title: str | None = None
+) -> StoryView:
+    """`unseen_title`: of an engine whose steps are not seen, if another."""
     if isinstance(subject, EngineHandle):
-        subject = subject.last_run or subject.trace
+        subject = subject.shown
     if isinstance(subject, Result):
         subject = subject.trace
     if isinstance(subject, str | Path):
         subject = Trace.load(subject)
     if isinstance(subject, Run):
         live = live_of(subject)
-        return StoryView(live, parts, title or _count(len(subject.request_ids)), live.id, presentation=presentation)
+        title = title if subject.header.capabilities.steps else unseen_title or title
+        title = title or subject.title or _count(len(subject.request_ids))
+        return StoryView(live, parts, title, live.id, presentation=presentation)
     if isinstance(subject, Trace):
+        title = title if subject.header.capabilities.steps else unseen_title or title
         title = title or _count(len(subject.request_records))
         return StoryView.of_trace(subject, parts, title, _id_of(subject), presentation=presentation)
     raise LlmlabError(

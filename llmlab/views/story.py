@@ -13,8 +13,10 @@ from contextlib import contextmanager
 from typing import Any
 
 from llmlab.trace import BlockDelta, CellDelta, Header, Incident, KvDelta, Request, ScheduledRequest, Step, Trace
+from llmlab.trace.whose import is_other
 from llmlab.views.figures import figures_for
 from llmlab.views.narration import Events, ended, narrate
+from llmlab.views.narration_arrivals import narrate_arrivals
 from llmlab.views.phrases import joined
 from llmlab.views.story_head import head_of, short_name
 
@@ -32,6 +34,8 @@ class Story:
         self.steps: list[dict[str, Any]] = []
         self.known: set[str] = set()  # ids of requests whose records have come; of others there is only the name
         self._index: dict[str, int] = {}
+        self._looked_up: list[str] = []  # request ids of the last call of _indexes(), and what it found
+        self._found: list[int] = []
         self._num_output: Counter[int] = Counter()  # index -> tokens that came out
         # Who went on decoding in the last step: as it scheduled them, in order, and that as ranges.
         self._scheduled_last: list[int] = []
@@ -40,6 +44,7 @@ class Story:
         # Had drafts in the last step: what was rejected is told by the next share, so it is written out.
         self._drafted: set[int] = set()
         self._text_bytes = 0
+        self.others: set[int] = set()  # requests of other clients
         self._figures = figures_for(header)
         if header.kv_at_start is not None:
             self.head["start"] = self._kv(header.kv_at_start)
@@ -77,7 +82,11 @@ class Story:
         index = self._index.setdefault(request.request_id, len(self.requests))
         self.known.add(request.request_id)
         told = self._request(request, index)
+        if is_other(request):
+            told |= {"name": self._name_of_other(index), "other": True}
         if index < len(self.requests):  # its KV was there before its record came
+            if not self.steps:
+                told["arrival"] = None  # and before the story: it does not wait, it runs or has ended
             self.requests[index].update(told)
         else:
             self.requests.append(told)
@@ -88,7 +97,7 @@ class Story:
         decoding, rows, events = self._rows(step)
         texts, more_texts = self._texts(step)
         self._note(step, events)
-        figures = self._figures.after(step)
+        figures = self._figures.after(step, [row for _, row in events.rows])
         events.emptied = {self._at(r): n for r, n in self._figures.emptied.items()}
         record: dict[str, Any] = {
             "n": step.step,
@@ -106,10 +115,13 @@ class Story:
             "say": narrate(step, events, self.name, self.head),
             "fig": figures,
         }
+        if "unseen" in self.head:
+            came = self._came(step)
+            record |= {"in": came, "say": narrate_arrivals(came, events, self.name)}
         if step.kv is not None:
             record["kv"] = self._kv(step.kv)
         if self._text_bytes < MAX_TEXT_BYTES:
-            self._text_bytes += sum(len(token.text) for token in step.tokens)
+            self._text_bytes += sum(map(len, texts)) + sum(len(str(text)) for text in more_texts[1::2])
             if texts:
                 record["dx"] = texts  # in the order of "d"
             if more_texts:
@@ -138,10 +150,18 @@ class Story:
             "pieces": None,  # a live run tells them, see prompt_texts.py
         }
 
+    def _name_of_other(self, index: int) -> str:
+        """o1, o2, ... in the order in which their records came."""
+        if index in self.others:
+            return self.name(index)
+        self.others.add(index)
+        return f"o{len(self.others)}"
+
     def _at(self, request_id: str) -> int:
         """The index of a request. One without a record came before the trace began."""
-        index = self._index.setdefault(request_id, len(self.requests))
-        if index == len(self.requests):
+        index = self._index.get(request_id)
+        if index is None:
+            index = self._index[request_id] = len(self.requests)
             name = short_name(request_id, index)
             self.requests.append({"name": name, "id": request_id, "prompt": None, "arrival": None, "most": None})
         return index
@@ -153,11 +173,14 @@ class Story:
         """
         # Hot: vLLM runs hundreds of requests. No object is made for a request that goes on, or the garbage collector
         # looks at the whole process in each step.
-        indexes, known = self._indexes([row.request_id for row in step.scheduled]), self._figures.tokens.get
+        indexes = self._indexes([row.request_id for row in step.scheduled])
+        ahead, num_steps = self._figures.ahead.get, self._figures.num_steps
         going_on = [
             index
             for index, row in zip(indexes, step.scheduled, strict=True)
-            if row.num_tokens == 1 and row.phase == "decode" and known(row.request_id) == row.num_computed_tokens
+            if row.num_tokens == 1
+            and row.phase == "decode"
+            and ahead(row.request_id) == row.num_computed_tokens - num_steps
         ]
         if self._drafted:
             going_on = [index for index in going_on if index not in self._drafted]
@@ -177,11 +200,15 @@ class Story:
         return self._ranges, others, Events(tokens=tokens, rows=rest, going_on=going_on)
 
     def _indexes(self, request_ids: list[str]) -> list[int]:
-        index_of = self._index
-        try:
-            return [index_of[request_id] for request_id in request_ids]
-        except KeyError:
-            return [self._at(request_id) for request_id in request_ids]
+        """Mostly those of the call before: then nothing is looked up."""
+        if request_ids != self._looked_up:
+            index_of = self._index
+            try:
+                self._found = [index_of[request_id] for request_id in request_ids]
+            except KeyError:
+                self._found = [self._at(request_id) for request_id in request_ids]
+            self._looked_up = request_ids
+        return self._found
 
     def _texts(self, step: Step) -> tuple[list[str], list[int | str]]:
         """Texts of the tokens that came out; counts them.
@@ -199,6 +226,10 @@ class Story:
             return [], [part for pair in zip(indexes, words, strict=True) for part in pair]
         told = [text_of.pop(index) for index in self._going_on]
         return told, [part for pair in text_of.items() for part in pair]
+
+    def _came(self, step: Step) -> list[list[int]]:
+        """[request, tokens that arrived in this step], of an engine whose own steps are not seen."""
+        return [[index, n] for index, n in Counter(self._indexes([t.request_id for t in step.tokens])).items()]
 
     def _note(self, step: Step, events: Events) -> None:
         """What happened to requests. To be called before the figures go on, which tell what was before the step."""
@@ -264,8 +295,10 @@ def _no_garbage() -> Iterator[None]:
 
 
 def _milliseconds(step: Step) -> list[float] | None:
-    parts = (step.schedule_s, step.forward_s, step.update_s)
-    return None if any(part is None for part in parts) else [round(1000 * (part or 0.0), 3) for part in parts]
+    schedule_s, forward_s, update_s = step.schedule_s, step.forward_s, step.update_s
+    if schedule_s is None or forward_s is None or update_s is None:
+        return None
+    return [round(1000 * schedule_s, 3), round(1000 * forward_s, 3), round(1000 * update_s, 3)]
 
 
 def requests_in(ranges: Sequence[int]) -> list[int]:

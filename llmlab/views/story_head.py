@@ -11,8 +11,12 @@ from llmlab.trace import Header
 
 
 def head_of(header: Header) -> dict[str, Any]:
-    """What holds for the whole story: engine, model, and the room it has."""
+    """What holds for the whole story: engine, model, and the room it has.
+
+    `unseen`, of an engine whose steps are not seen: why, in a sentence. A picture shows what arrived, and when.
+    """
     kv = header.capabilities.kv
+    unseen = {} if header.capabilities.steps else {"unseen": _unseen(header.engine)}
     return {
         "engine": f"{_engine_name(header.engine)} {header.engine_version}".strip(),
         "model": header.model,
@@ -30,7 +34,13 @@ def head_of(header: Header) -> dict[str, Any]:
         "token_budget": header.token_budget,
         "max_num_seqs": header.max_num_seqs,
         "max_model_len": header.max_model_len,
+        **unseen,
     }
+
+
+def _unseen(engine: str) -> str:
+    how = "Ollama tells nothing of them" if engine == "ollama" else "connect with --trace to see them"
+    return f"Steps and KV cache stay on the server: {how}. Shown is what arrived here, and when."
 
 
 def short_name(request_id: str, index: int) -> str:

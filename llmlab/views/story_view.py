@@ -67,7 +67,7 @@ class StoryView(Placed["View"]):
                 pass
             return self._told
         story = self._told.catch_up()
-        if story is not None and self._told.run.died:
+        if story is not None and (self._told.run.died or self._told.run.is_cut):
             story.tell_end(self._told.run.trace.incidents)
         return story
 
@@ -79,7 +79,10 @@ class StoryView(Placed["View"]):
     def _make_widget(self) -> View:
         from llmlab.views.widget import View
 
-        widget = View(self.story, self._answer, **self._options, id=self._story_id)
+        # an engine that others use too cannot be held
+        run = self._told.run if isinstance(self._told, Live) else None
+        held = {"is_shared": True} if run is not None and run.engine is not None and run.engine.is_remote else {}
+        widget = View(self.story, self._answer, **self._options, **held, id=self._story_id)
         if isinstance(self._told, Live) and self.is_live:
             widget.state = "running"
             self._told.attach(self)

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 
 from llmlab.views.kv_now import BlocksNow, CellsNow, Memory, kv_after
 from llmlab.views.story import Story
-from llmlab.views.twin_words import Section, panel, subtitle, text_twin
+from llmlab.views.twin_words import Section, begin_s, panel, step_noun, subtitle, text_twin
 
 if TYPE_CHECKING:
     from llmlab.views.twin_paper import Paper
@@ -26,7 +26,9 @@ class Twin:
     """A story at step `index` of it (None: the last); `parts`: which pictures, "kv" and "timeline"."""
 
     def __init__(self, story: Story | None, parts: Sequence[str], title: str, index: int | None = None) -> None:
-        self._story, self._parts, self._title = story, parts, title
+        self._is_unseen = story is not None and "unseen" in story.head
+        # of an engine that is seen from outside there is one picture
+        self._story, self._parts, self._title = story, ["timeline"] if self._is_unseen else parts, title
         last = len(story.steps) - 1 if story is not None else -1
         self.index = last if index is None else max(0, min(last, index))
 
@@ -76,7 +78,9 @@ class Twin:
         if "kv" in self._parts:
             bottom = _draw_kv(paper, story, state, x, y, width - PANEL - GAP)
             y = max(bottom, _draw_panel(paper, self._panel(), x + width - PANEL, y)) + 16
-        if "timeline" in self._parts:
+        if self._is_unseen:
+            y = _draw_arrivals(paper, story, self.index, x, y, width) + 8
+        elif "timeline" in self._parts:
             y = draw_timeline(paper, story, self.index, x, y, width) + 8
         _draw_narration(paper, story, self.index, x, y, width)
         return paper.png()
@@ -105,6 +109,14 @@ def _draw_kv(paper: Paper, story: Story, state: Memory, x: float, y: float, widt
     return y + 30
 
 
+def _draw_arrivals(paper: Paper, story: Story, index: int, x: float, y: float, width: float) -> float:
+    from llmlab.views.twin_arrivals import draw_arrivals
+    from llmlab.views.twin_paper import INK2
+
+    line = paper.words([(story.head["unseen"], False)], x, y + 6, width, size=13, colour=INK2)
+    return draw_arrivals(paper, story, index, x, line + 12, width)
+
+
 def _draw_panel(paper: Paper, sections: Sequence[Section], x: float, y: float) -> float:
     from llmlab.views.twin_paper import INK2, INK3, LINE
 
@@ -131,8 +143,8 @@ def _draw_narration(paper: Paper, story: Story, index: int, x: float, y: float, 
     paper.box(x, y, width, bottom - y, SUB)
     paper.box(x, y, 3, bottom - y, INK)
     paper.words(parts, x + 13, y + 20, width - 26)
-    step = f"step {record['n']}"
+    step = f"{step_noun(story.head)} {record['n']}"
     paper.text(step, x, bottom + 20, size=13, bold=True)
-    rest = f"of {story.steps[-1]['n']} · {record['t']:.2f} s"
+    rest = f"of {story.steps[-1]['n']} · {record['t'] - begin_s(story):.2f} s"
     paper.text(rest, x + paper.text_width(f"{step} ", size=13, bold=True), bottom + 20, colour=INK2)
     paper.height = bottom + 32

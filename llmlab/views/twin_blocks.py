@@ -40,7 +40,7 @@ class BlocksPicture:
         return self.paper.legend(self._legend(), self.x, bottom + 8, self.width)
 
     def _owner(self, request: int) -> str:
-        return ink.owner(request, len(self.story.requests))
+        return ink.owner(request, len(self.story.requests), self.story.others)
 
     def _bands(self, block: int) -> list[str]:
         """Colours of a held block: up to 4 holders; of more the first 3, and a dark band."""

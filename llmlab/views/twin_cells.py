@@ -53,7 +53,7 @@ class CellsPicture:
         return self.paper.legend(self._legend(), self.x, bottom, self.width)
 
     def _owner(self, request: int) -> str:
-        colour = ink.owner(request, len(self.story.requests))
+        colour = ink.owner(request, len(self.story.requests), self.story.others)
         return colour if request in self.state.tokens else ink.mix(colour, BG, 0.7)  # kept for sharing only
 
     def _corner(self, cell: int) -> tuple[float, float]:

@@ -8,7 +8,7 @@ from __future__ import annotations
 import io
 import re
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from functools import cache
 from typing import Any, Literal
 
@@ -24,6 +24,7 @@ OWNERS = (
     "#405aba", "#ee9e30", "#9a377e", "#94c294", "#3b89c2", "#d4b4fc", "#858c16", "#7d97fb", "#a26676", "#b4e787",
     "#706238", "#b094af",
 )  # fmt: skip
+GREYS = ("#8d96a3", "#b3bac4")  # requests of other clients
 RAMP = ("#46307e", "#3b518b", "#2c718e", "#21908d", "#27ad81", "#5cc863", "#d8e219")
 PHASES = {
     "prefill": "#1f3f8f", "grow": "#3f66b5", "decode": "#8fabd9", "waiting": "#d3d9e1", "recompute": "#b3380b",
@@ -66,8 +67,10 @@ def mix(a: str, b: str, share: float) -> str:
     return "#" + "".join(f"{int(x + (y - x) * share + 0.5):02x}" for x, y in zip(rgb(a), rgb(b), strict=True))
 
 
-def owner(index: int, count: int) -> str:
-    """Colour of request `index`, of `count` in the story."""
+def owner(index: int, count: int, others: Collection[int] = ()) -> str:
+    """Colour of request `index`, of `count` in the story; `others` are those of other clients, and grey."""
+    if index in others:
+        return GREYS[index % 2]
     if count <= len(OWNERS):
         return OWNERS[index % len(OWNERS)]
     place = (

@@ -46,12 +46,12 @@ class _Rows(Strips):
             y = self.top + r * self.row_height
             paper.box(self.left, y, self.plot, self.row_height, BG if r % 2 else SUB)
             self._gutter(r, row, y + self.row_height / 2)
-            self._pieces(row, y, ink.owner(r, len(self.rows)))
+            self._pieces(row, y, ink.owner(r, len(self.rows), self.story.others))
             for mark in row.marks:
                 self._mark(mark, y + self.row_height / 2, BG if r % 2 else SUB)
 
     def _gutter(self, r: int, row: Row, middle: float) -> None:
-        paper, colour = self.paper, ink.owner(r, len(self.rows))
+        paper, colour = self.paper, ink.owner(r, len(self.rows), self.story.others)
         side, size = min(12, self.row_height - 3), 13 if self.row_height >= 22 else 11
         paper.box(self.x + 8, middle - side / 2, side, side, colour, ink.edge(colour))
         paper.text(self.story.name(r), self.x + 26, middle + size / 3, size=size, bold=True)
@@ -174,6 +174,8 @@ class _Rows(Strips):
         if head["prefix_caching"]:
             items.append(("prefix hit", 12, lambda x, y: paper.mark("hit", x + 6, y + 7.5)))
         items.append(("finished, tokens out", 4, lambda x, y: paper.box(x, y + 1, 4, 12, INK)))
+        if self.story.others:
+            items.append(("of other clients", 12, lambda x, y: paper.box(x, y + 1.5, 12, 12, ink.GREYS[0])))
         return items
 
 

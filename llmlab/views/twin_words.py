@@ -41,9 +41,22 @@ def subtitle(head: Mapping[str, Any]) -> str:
     return " · ".join(part for part in parts if part)
 
 
+def step_noun(head: Mapping[str, Any]) -> str:
+    """What a record is: of an engine that is seen from outside, what arrived at once."""
+    return "arrival" if "unseen" in head else "step"
+
+
+def begin_s(story: Story) -> float:
+    """From when a picture counts its seconds: of an engine that is seen from outside, when the first was sent."""
+    if "unseen" not in story.head:
+        return 0.0
+    sent = [request["arrival"] for request in story.requests if request["arrival"] is not None]
+    return float(min([*sent, story.steps[0]["t"]]))
+
+
 def step_words(story: Story, index: int) -> str:
     """ "step 26 of 111"."""
-    return f"step {story.steps[index]['n']} of {story.steps[-1]['n']}"
+    return f"{step_noun(story.head)} {story.steps[index]['n']} of {story.steps[-1]['n']}"
 
 
 def say(record: Mapping[str, Any]) -> str:
@@ -88,11 +101,33 @@ def text_twin(story: Story | None, index: int, parts: Sequence[str], title: str,
         return f"{title}\nNothing has run yet."
     record = story.steps[index]
     lines = [f"{title} · {story.head['engine']} · {step_words(story, index)}"]
+    if "unseen" in story.head:
+        return "\n".join([*lines, story.head["unseen"], say(record), *arrival_lines(story, index)])
     if "kv" in parts:
         lines.append(kv_line(story.head, record["fig"]))
     if "timeline" in parts:
         lines.append(timeline_line(story, index))
     return "\n".join([*lines, say(record), *request_lines(story, index, state)])
+
+
+def arrival_lines(story: Story, index: int) -> list[str]:
+    """One line a request, of an engine that is seen from outside: tokens, when the first came, how it ended."""
+    came: dict[int, list[tuple[float, int]]] = {}
+    ends: dict[int, str] = {}
+    for record in story.steps[: index + 1]:
+        for request, num_tokens in record["in"]:
+            came.setdefault(request, []).append((record["t"], num_tokens))
+        ends.update({request: reason for request, reason, _ in record["fin"]})
+    lines = []
+    for r, request in enumerate(story.requests[:MAX_REQUESTS]):
+        tokens, sent = came.get(r, []), request["arrival"]
+        num_tokens = sum(n for _, n in tokens)
+        first = f", the first after {tokens[0][0] - sent:.2f} s" if tokens and sent is not None else ""
+        end = f", ended ({ends[r]})" if r in ends else ""
+        lines.append(f"{story.name(r)} {number(num_tokens)} token{'' if num_tokens == 1 else 's'}{first}{end}")
+    if (more := len(story.requests) - MAX_REQUESTS) > 0:
+        lines.append(f"and {more} more requests")
+    return lines
 
 
 def request_lines(story: Story, index: int, state: Memory) -> list[str]:

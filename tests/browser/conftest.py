@@ -54,4 +54,4 @@ def notebook(server: Server, context: BrowserContext) -> Iterator[Callable[..., 
     yield open_notebook
     for page in pages:
         page.close()
-    server.end_kernels()
+    server.end_kernels(wait=False)

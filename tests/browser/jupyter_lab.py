@@ -14,6 +14,7 @@ import socket
 import subprocess
 import sys
 import tempfile
+import threading
 import time
 import urllib.error
 import urllib.request
@@ -66,9 +67,19 @@ class Server:
         # ?reset: no tab is left from another test
         return f"http://127.0.0.1:{self.port}/lab/tree/{name}?reset&token={self.token}"
 
-    def end_kernels(self) -> None:
-        for kernel in json.loads(self._api("kernels")):
-            self._api(f"kernels/{kernel['id']}", "DELETE")
+    def start_kernel(self, name: str) -> None:
+        """The kernel of a notebook that is about to be opened: it starts while the page is loaded."""
+        session = {"path": name, "name": Path(name).name, "type": "notebook", "kernel": {"name": "python3"}}
+        self._api("sessions", "POST", json.dumps(session).encode())
+
+    def end_kernels(self, *, wait: bool = True) -> None:
+        """All that run now."""
+        names = [f"kernels/{kernel['id']}" for kernel in json.loads(self._api("kernels"))]
+        threads = [threading.Thread(target=self._api, args=(name, "DELETE")) for name in names]
+        for thread in threads:
+            thread.start()
+        for thread in threads if wait else ():
+            thread.join()
 
     def close(self) -> None:
         if self._process.poll() is None:
@@ -121,9 +132,9 @@ class Server:
                 time.sleep(0.1)
         raise RuntimeError("JupyterLab did not start:\n" + (self._home / "server.log").read_text()[-3000:])
 
-    def _api(self, path: str, method: str = "GET") -> bytes:
+    def _api(self, path: str, method: str = "GET", body: bytes | None = None) -> bytes:
         url = f"http://127.0.0.1:{self.port}/api/{path}?token={self.token}"
-        with urllib.request.urlopen(urllib.request.Request(url, method=method), timeout=10) as response:
+        with urllib.request.urlopen(urllib.request.Request(url, body, method=method), timeout=30) as response:
             return response.read()
 
 
@@ -132,6 +143,7 @@ class Notebook:
 
     def __init__(self, page: Page, server: Server, name: str) -> None:
         self.page, self._server, self._name = page, server, name
+        server.start_kernel(name)
         page.goto(server.url(name), wait_until="domcontentloaded")
         page.wait_for_selector(f"{PANEL} .jp-Notebook .jp-Cell", timeout=60_000)
         # The toolbar says "idle" before there is a kernel, and Run All would open a dialog then.

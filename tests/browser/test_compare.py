@@ -16,18 +16,17 @@ pytestmark = [pytest.mark.browser, pytest.mark.timeout(290)]
 
 Open = Callable[..., Notebook]
 ROOT = Path(__file__).resolve().parents[2]
-NUM_PROMPTS = 20
 HOSTILE = "<img src=x onerror=window.owned=1>"
-# Two quants on llama.cpp, and vLLM as it was recorded: 20 prompts of that recording.
-ENGINES = f"""import json, llmlab
+# Two quants on llama.cpp, and vLLM as it was recorded: prompts of that recording.
+ENGINES = """import json, llmlab
 %load_ext llmlab
 for quant in ("Q8_0", "Q4_0"):
     llmlab.load("smollm2-135m", engine="llamacpp", quant=quant, name=quant, ctx=512)
 recorded = llmlab.recorded("burst_of_64")
 recorded.save("recorded.jsonl.gz")
 llmlab.load("recorded.jsonl.gz", name="vLLM")
-prompts = [{{"prompt": r.prompt_text, "raw": True}} for r in recorded.request_records[:{NUM_PROMPTS}]]"""
-START = """found = llmlab.compare(prompts, ["Q8_0", "Q4_0", "vLLM"], max_tokens=6, wait=False)
+prompts = [{"prompt": r.prompt_text, "raw": True} for r in recorded.request_records]"""
+START = """found = llmlab.compare(prompts[:NUM], ["Q8_0", "Q4_0", "vLLM"], max_tokens=6, wait=False)
 found"""
 TOLD = """rows = [[p.prompt, p.columns[1], p.index] for p in found.known_partings()]
 ids = [[[t for t in (r.token_ids if r else ())] for r in row] for row in found.results]
@@ -38,15 +37,18 @@ def columns(output: Locator) -> Locator:
     return output.locator(".llmlab-compare-column")
 
 
-def test_twenty_prompts_on_two_quants_and_two_engines_stream_part_and_stay(notebook: Open, server: Server):
-    opened = notebook("compare.ipynb", ENGINES, START, "n = len(found.wait().prompts)", TOLD)
+@pytest.mark.parametrize("num_prompts", [6, pytest.param(20, marks=pytest.mark.soak)])
+def test_prompts_on_two_quants_and_two_engines_stream_part_and_stay(notebook: Open, server: Server, num_prompts: int):
+    opened = notebook(
+        "compare.ipynb", ENGINES, START.replace("NUM", str(num_prompts)), "n = len(found.wait().prompts)", TOLD
+    )
     opened.run_cell(0)
     opened.start_cell(1)
     output = opened.output(1)
     expect(columns(output)).to_have_count(3, timeout=30_000)
     expect(output.locator(".llmlab-compare-name b")).to_have_text(["Q8_0", "Q4_0", "vLLM"])
     expect(columns(output).first.locator(".llmlab-compare-text")).not_to_be_empty(timeout=30_000)
-    expect(output.locator(".llmlab-compare-list tbody tr")).to_have_count(NUM_PROMPTS)
+    expect(output.locator(".llmlab-compare-list tbody tr")).to_have_count(num_prompts)
     expect(output.locator(".llmlab-compare-bar .llmlab-stop")).to_be_visible()
     opened.run_cell(2)
     opened.run_cell(3)

@@ -5,7 +5,6 @@ A doubled BOS and the company in a batch are constructed in test_comparison.py: 
 
 from __future__ import annotations
 
-import shutil
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -69,29 +68,18 @@ def name_of(found: Parting) -> str | None:
     return found.cause.name if found.cause is not None else None
 
 
-def changed_gguf(folder: Path, change: Callable[[Any], None]) -> str:
-    """A copy of the model file in which `change` edits the metadata in place."""
-    from gguf import GGUFReader
-
-    path = Path(shutil.copy(get(MODEL).gguf("Q4_1"), folder / "changed.gguf"))
-    path.chmod(0o644)
-    reader = GGUFReader(path, "r+")
-    change(reader)
-    reader.data.flush()
+def changed_gguf(folder: Path, old: bytes, new: bytes) -> str:
+    """A copy of the model file with these words of its metadata in the place of those."""
+    content = get(MODEL).gguf("Q4_1").read_bytes()
+    assert content.count(old) == 1 and len(new) <= len(old)
+    path = folder / "changed.gguf"
+    path.write_bytes(content.replace(old, new.ljust(len(old))))
     return str(path)
 
 
 def test_another_template(base: EngineHandle, other: Callable[..., EngineHandle], tmp_path: Path):
-    def rename(reader: Any) -> None:
-        part = reader.fields["tokenizer.chat_template"].parts[-1]
-        old, new = (
-            b"a helpful AI assistant named SmolLM, trained by Hugging Face",
-            b"a pirate and speak of rum and the sea",
-        )
-        assert old in bytes(part)
-        part[:] = list(bytes(part).replace(old, new.ljust(len(old))))
-
-    found = parting(base, other(changed_gguf(tmp_path, rename)), prompt=SEVERAL)
+    old, new = b"a helpful AI assistant named SmolLM, trained by Hugging Face", b"a pirate and speak of rum and the sea"
+    found = parting(base, other(changed_gguf(tmp_path, old, new)), prompt=SEVERAL)
     assert name_of(found) == "template"
 
 

@@ -13,7 +13,5 @@ from llmlab.engines.llamacpp import LlamaCppEngine
 def engine(quant: str = "Q4_1", *, options: Mapping[str, Any] | None = None, **config: Any) -> LlamaCppEngine:
     plug_ins = {name: config.pop(name) for name in ("policy", "sampler") if name in config}
     path = str(models.get("smollm2-135m").gguf(quant))
-    settings = {"threads": 2, **(options or {})}
-    return LlamaCppEngine(
-        EngineConfig("llamacpp", "smollm2-135m", path, quant=quant, options=settings, **config), **plug_ins
-    )
+    config = {"quant": quant, "options": dict(options or {}), **config}
+    return LlamaCppEngine(EngineConfig("llamacpp", "smollm2-135m", path, **config), **plug_ins)

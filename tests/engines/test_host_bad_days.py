@@ -35,8 +35,7 @@ def unloaded_at_the_end() -> Iterator[None]:
 
 
 def llama(quant: str = "Q4_1", **arguments: Any) -> EngineHandle:
-    options = {"threads": 2, **arguments.pop("options", {})}
-    handle = load("smollm2-135m", engine="llamacpp", quant=quant, options=options, **arguments)
+    handle = load("smollm2-135m", engine="llamacpp", quant=quant, **arguments)
     assert isinstance(handle, EngineHandle)
     return handle
 
@@ -63,13 +62,13 @@ def one_death(chance: random.Random, sign: signal.Signals) -> None:
     assert not psutil.pid_exists(eng.pid) or psutil.Process(eng.pid).status() == psutil.STATUS_ZOMBIE
 
 
-@pytest.mark.parametrize("number", range(6))
+@pytest.mark.parametrize("number", range(3))
 def test_a_killed_host_keeps_partial_answers_and_a_sound_trace(number: int):
     one_death(random.Random(number), SIGNALS[number % 3])
 
 
 @pytest.mark.soak
-@pytest.mark.parametrize("number", range(6, 100))
+@pytest.mark.parametrize("number", range(3, 100))
 def test_a_killed_host_keeps_partial_answers_and_a_sound_trace_every_time(number: int):
     one_death(random.Random(number), SIGNALS[number % 3])
 
@@ -94,7 +93,7 @@ def many_stops(num_stops: int) -> None:
 
 
 def test_stops_at_random_moments_leak_no_cell_and_the_next_answer_is_right():
-    many_stops(30)
+    many_stops(10)
 
 
 @pytest.mark.soak

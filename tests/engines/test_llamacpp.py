@@ -53,7 +53,8 @@ def test_it_reads_the_real_cells_here(q4):
 
 
 @pytest.mark.slow
-def test_a_batch_with_preemptions_equals_each_request_alone_token_for_token():
+@pytest.mark.parametrize("alone_each", [3, pytest.param(1, marks=pytest.mark.soak)])
+def test_a_batch_with_preemptions_equals_each_request_alone_token_for_token(alone_each: int):
     tight = engine("F32", kv_tokens=256, max_num_seqs=8, token_budget=64)
     asked = dict(max_tokens=40, ignore_eos=True)
     together = serve(tight, [request(tight, f"r{i}", p, **asked) for i, p in enumerate(PROMPTS[:8])])
@@ -61,16 +62,17 @@ def test_a_batch_with_preemptions_equals_each_request_alone_token_for_token():
     assert sum(len(step.preempted) for step in together.step_records) > 0
     assert together.validate() == []
     roomy = engine("F32", options={"prefix_caching": False})
-    for i, prompt in enumerate(PROMPTS[:8]):
+    for i, prompt in list(enumerate(PROMPTS[:8]))[::alone_each]:
         alone = serve(roomy, [request(roomy, f"r{i}", prompt, **asked)])
         assert token_ids(alone, f"r{i}") == token_ids(together, f"r{i}")
     roomy.close()
 
 
-def test_the_mirror_and_the_public_state_agree_with_the_raw_cells_in_every_step():
+@pytest.mark.parametrize(("num_requests", "num_tokens"), [(9, 24), pytest.param(16, 48, marks=pytest.mark.soak)])
+def test_the_mirror_and_the_public_state_agree_with_the_raw_cells_in_every_step(num_requests: int, num_tokens: int):
     tight = engine("Q4_1", kv_tokens=256, max_num_seqs=8, token_budget=32)
-    for i, prompt in enumerate(PROMPTS):
-        tight.add_request(request(tight, f"r{i}", prompt, max_tokens=48, ignore_eos=True))
+    for i, prompt in enumerate(PROMPTS[:num_requests]):
+        tight.add_request(request(tight, f"r{i}", prompt, max_tokens=num_tokens, ignore_eos=True))
     state, num_preempted = None, 0
     while tight.has_unfinished_requests():
         step = tight.step()

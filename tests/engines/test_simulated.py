@@ -32,7 +32,7 @@ def test_an_answer_says_what_it_is_and_so_does_its_footer(engine: EngineHandle):
 
 
 def test_a_batch_under_pressure_gives_a_sound_trace(engine: EngineHandle):
-    run = engine.batch([f"Question {i}: why?" for i in range(24)], max_tokens=60)
+    run = engine.batch([f"Question {i}: why?" for i in range(24)], max_tokens=24)
     assert {result.finish_reason for result in run.wait()} == {"length"}
     assert run.trace.validate() == []
     assert max(step.num_running for step in run.trace.step_records) == 8

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import random
 import re
 
 import numpy as np
@@ -11,7 +10,6 @@ import pytest
 
 from llmlab import models
 from llmlab.errors import EngineError, ModelError, RequestError
-from llmlab.trace import Trace
 from tests.engines.serving import reason, request, text, token_ids
 from tests.engines.vllm_support import CROWD, PREFIX, engine, no_block_is_held, serve
 from tests.models.nasty_strings import nasty_strings
@@ -79,6 +77,7 @@ def test_the_text_of_the_tokens_is_the_text_of_the_answer(on):
     assert text(trace, "r") == b"".join(on.pieces(token_ids(trace, "r"))).decode("utf-8", "replace")
 
 
+@pytest.mark.soak  # with a tiny model in test_vllm_scheduling.py
 def test_a_crowd_with_preemptions_and_shared_prefixes_equals_each_request_alone(on):
     asked = dict(max_tokens=40, ignore_eos=True)
     together = serve(on, [request(on, f"r{i}", prompt, **asked) for i, prompt in enumerate(CROWD)])
@@ -228,63 +227,3 @@ def test_what_vllm_does_not_take_is_said_by_its_name(on):
         engine(options={"max_model_length": 5})
     with pytest.raises(EngineError, match=r"Total number of attention heads \(9\) must be divisible by.*size \(2\)"):
         engine(options={"tensor_parallel_size": 2})
-
-
-def test_after_25_random_stops_the_same_prompts_have_the_same_answers(on):
-    prompts, dice = [[*PREFIX, *range(4000 + 50 * i, 4020 + 50 * i)] for i in range(6)], random.Random(0)
-
-    def answers() -> list[list[int]]:
-        trace = serve(on, [request(on, f"r{i}", prompt, ignore_eos=True) for i, prompt in enumerate(prompts)])
-        return [token_ids(trace, f"r{i}") for i in range(6)]
-
-    before, header, asked, steps, alive = answers(), on.header_now, [], [], []
-    while len([s for s in steps if "abort" in s.finished.values()]) < 25:
-        while len(alive) < 6:
-            asked.append(request(on, f"s{len(asked)}", dice.choice(prompts), max_tokens=250, ignore_eos=True))
-            on.add_request(asked[-1])
-            alive.append(asked[-1].request_id)
-        for _ in range(dice.randrange(4)):
-            steps.append(on.step())
-        on.abort_request(alive.pop(dice.randrange(6)))
-        steps.append(on.step())
-    for name in alive:
-        on.abort_request(name)
-    while on.has_unfinished_requests():
-        steps.append(on.step())
-    assert Trace(header, tuple(asked), tuple(steps)).validate() == []
-    assert no_block_is_held(on)
-    assert answers() == before
-
-
-def test_a_forward_pass_that_raises_poisons_nothing(on):
-    runner = on.core._core.model_executor.driver_worker.model_runner
-    prompts = CROWD[::3]
-    alone = [token_ids(serve(on, [request(on, "r", prompt, max_tokens=8)]), "r") for prompt in prompts]
-    # Other tokens in every block: what is read without having been written is wrong.
-    serve(on, [request(on, f"j{i}", range(7000 + 400 * i, 7310 + 400 * i), max_tokens=1) for i in range(2)])
-    on.core.forget_prefixes()
-
-    def raises(*args, **kwargs):
-        raise RuntimeError("a kernel has failed")
-
-    header, steps = on.header_now, []
-    asked = [request(on, f"r{i}", prompt) for i, prompt in enumerate(prompts)]
-    for each in asked:
-        on.add_request(each)
-    runner.model.forward = raises
-    try:
-        with pytest.raises(RuntimeError, match="a kernel has failed"):
-            on.step()
-    finally:
-        del runner.model.forward
-    for each in asked:  # as the loop does
-        on.abort_request(each.request_id)
-    while on.has_unfinished_requests():
-        steps.append(on.step())
-    assert no_block_is_held(on)
-    again = [request(on, f"a{i}", prompt, max_tokens=8) for i, prompt in enumerate(prompts)]
-    first, others = serve(on, again[:1]), serve(on, again[1:])
-    assert [step.prefix_hits for step in first.step_records if step.prefix_hits] == []
-    assert [token_ids(first, "a0"), *(token_ids(others, f"a{i}") for i in (1, 2, 3))] == alone
-    whole = Trace(header, (*asked, *again), (*steps, *first.step_records, *others.step_records))
-    assert whole.validate() == []

@@ -49,6 +49,14 @@ def test_a_gpu_gets_vllms_own_defaults_and_a_cpu_small_ones(folder: str, on_cpu:
     }
 
 
+def test_a_pipeline_on_a_cpu_gets_the_worker_that_it_needs(folder: str, on_cpu: bool):
+    worker = "llmlab.engines.vllm_cpu_workers.StageWorker"
+    assert arguments(folder, options={"pipeline_parallel_size": "2"}).get("worker_cls") == (worker if on_cpu else None)
+    assert "worker_cls" not in arguments(folder, options={"tensor_parallel_size": "2"})
+    own = {"pipeline_parallel_size": "2", "worker_cls": "my.Worker"}
+    assert arguments(folder, options=own)["worker_cls"] == "my.Worker"
+
+
 def test_the_room_is_what_was_asked_for_plus_the_block_that_nobody_gets(folder: str, on_cpu: bool):
     found = arguments(folder, kv_tokens=1000)
     blocks = 32 if on_cpu else 63

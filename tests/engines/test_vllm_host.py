@@ -7,6 +7,7 @@ import time
 import psutil
 import pytest
 
+from llmlab.engines.both import Both
 from llmlab.engines.handle import EngineHandle
 from llmlab.engines.loading import load
 from llmlab.errors import RequestError
@@ -17,13 +18,9 @@ SMALL = {"kv_tokens": 640, "ctx": 384, "seqs": 8, "step_tokens": 128, "options":
 QUESTION = "What is the capital of France?"
 
 
-@pytest.fixture(scope="module")
-def eng():
-    loaded = load("smollm2-135m", "vllm", **SMALL)
-    assert isinstance(loaded, EngineHandle)
-    yield loaded
-    pid, given_back = loaded.pid, loaded.unload()
-    assert not psutil.pid_exists(pid) and given_back.rss_before_bytes > 500e6 and given_back.rss_after_bytes == 0
+@pytest.fixture
+def eng(both: Both) -> EngineHandle:
+    return both.vllm
 
 
 def test_it_answers_and_says_what_it_is(eng):

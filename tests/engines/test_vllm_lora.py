@@ -1,4 +1,4 @@
-"""LoRA adapters on vLLM: one for all requests, another for some, several in one batch."""
+"""LoRA adapters on vLLM, of a tiny model: one for all requests, another for some, several in one batch."""
 
 from __future__ import annotations
 
@@ -7,26 +7,24 @@ import shutil
 import numpy as np
 import pytest
 
-from llmlab import models
 from llmlab.errors import ModelError
 from tests.engines.serving import request, token_ids
-from tests.engines.vllm_support import engine, serve
+from tests.engines.vllm_support import serve, tiny_engine
 from tests.models.adapters import save_adapter
 
 pytestmark = pytest.mark.slow
 PROMPT = "The capital of France is"
-MODEL = models.get("smollm2-135m").hf_dir
 
 
 @pytest.fixture(scope="module")
-def adapters(tmp_path_factory):
+def adapters(tmp_path_factory, tiny):
     folder = tmp_path_factory.mktemp("adapters")
-    return [save_adapter(folder / f"a{seed}", MODEL, seed=seed) for seed in range(3)]
+    return [save_adapter(folder / f"a{seed}", tiny, seed=seed, scale=0.5) for seed in range(3)]
 
 
 @pytest.fixture(scope="module")
-def on(adapters):
-    loaded = engine(lora=adapters[0])
+def on(adapters, tiny):
+    loaded = tiny_engine(tiny, lora=adapters[0])
     yield loaded
     loaded.close()
 
@@ -50,12 +48,12 @@ def test_a_request_that_names_none_gets_the_adapter_of_the_engine(on, adapters):
     assert on.capabilities.lora == "request"
 
 
-def test_an_adapter_that_was_written_anew_is_read_anew(on, adapters, tmp_path):
+def test_an_adapter_that_was_written_anew_is_read_anew(on, adapters, tiny, tmp_path):
     path = str(tmp_path / "mine")
     shutil.copytree(adapters[1], path)
     before = answer(on, lora=path)
     assert before == answer(on, lora=adapters[1])
-    save_adapter(tmp_path / "mine", MODEL, seed=2)
+    save_adapter(tmp_path / "mine", tiny, seed=2, scale=0.5)
     assert answer(on, lora=path) == answer(on, lora=adapters[2]) != before
 
 
@@ -64,13 +62,13 @@ def test_the_logits_are_those_of_the_adapter_of_the_engine(on):
     assert int(np.argmax(on.logits(ids)[-1])) == answer(on)[0]
 
 
-def test_an_adapter_that_cannot_be_used_is_refused_in_words(on, tmp_path):
+def test_an_adapter_that_cannot_be_used_is_refused_in_words(on, tiny, tmp_path):
     with pytest.raises(ModelError, match=r"There is no /nowhere/adapter_config\.json"):
         answer(on, lora="/nowhere")
-    big = save_adapter(tmp_path / "big", MODEL, seed=3, rank=64)
+    big = save_adapter(tmp_path / "big", tiny, seed=3, rank=64)
     with pytest.raises(ModelError, match=r"has rank 64, this engine has room for 16.*--opt max_lora_rank=64"):
         answer(on, lora=big)
-    broken = save_adapter(tmp_path / "broken", MODEL, seed=4)
+    broken = save_adapter(tmp_path / "broken", tiny, seed=4)
     (tmp_path / "broken" / "adapter_model.safetensors").write_bytes(b"short")
     with pytest.raises(ModelError, match="vLLM cannot use the LoRA adapter"):
         answer(on, lora=broken)

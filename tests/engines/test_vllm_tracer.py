@@ -7,6 +7,7 @@ import time
 from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -20,8 +21,7 @@ from llmlab.engines.vllm_steps import StepRecorder
 from llmlab.engines.vllm_tracer import Tracer
 from llmlab.trace import BlockDelta, Capabilities, Header, Request, Step, Trace
 
-pytest.importorskip("vllm")
-pytestmark = pytest.mark.slow
+pytestmark = [pytest.mark.slow, pytest.mark.skipif(find_spec("vllm") is None, reason="vLLM is not installed")]
 
 # What the scheduler is told, and what the driver does with its steps.
 KINDS: dict[str, dict[str, Any]] = {

@@ -6,6 +6,7 @@ import random
 import time
 from collections import Counter
 from collections.abc import Iterator, Sequence
+from importlib.util import find_spec
 from typing import Any
 
 import pytest
@@ -14,8 +15,7 @@ from vllm_driver import tiny_model
 from llmlab.engines.vllm_tracer import Tracer
 from llmlab.trace import BlockDelta, Capabilities, Header, Request, Step, Trace
 
-pytest.importorskip("vllm")
-
+pytestmark = pytest.mark.skipif(find_spec("vllm") is None, reason="vLLM is not installed")
 NUM_BLOCKS, TOKEN_BUDGET, NUM_SEQS = 20, 64, 8
 
 

@@ -11,6 +11,7 @@ import llmlab
 from llmlab import metrics
 from llmlab.engines.cost_model import LinearCost
 from llmlab.errors import EngineError, TraceError
+from llmlab.models import ModelConfig
 from llmlab.trace import Header, Request, Trace
 from llmlab.trace.example import two_requests
 from llmlab.views.plots.look import about
@@ -98,8 +99,8 @@ def test_workers_split_the_run_and_gpus_split_the_layers(burst: Trace):
         assert {step.extra["worker"] for step in trace.step_records} == {0, 1}
     split = burst.replay(cost=FLAT, tensor_parallel=2)
     assert split.header.num_blocks == 2 * burst.header.num_blocks
-    # 60 additions of at least 20 us
-    assert split.step_records[0].t_s > 0.01 + 60 * 20e-6
+    # 60 additions of at least 10 us
+    assert split.step_records[0].t_s > 0.01 + 60 * 10e-6
 
 
 def test_a_machine_prices_a_trace_that_tells_no_times():
@@ -109,6 +110,17 @@ def test_a_machine_prices_a_trace_that_tells_no_times():
     assert slow.validate() == fast.validate() == []
     assert slow.step_records[-1].t_s > fast.step_records[-1].t_s
     assert fast.header.device == "h200: 989 TFLOP/s, 4800 GB/s"
+
+
+def test_a_shape_stands_for_a_model_that_is_not_here(burst: Trace):
+    shape = ModelConfig("llama", 32, 4096, 14336, 32, 8, 128, 128256, 8192)
+    one, two = (burst.replay(machine="h200", model=shape, tensor_parallel=n) for n in (1, 2))
+    assert (one.header.model, two.header.device) == ("8B-shaped", "2 x h200: 989 TFLOP/s, 4800 GB/s")
+    # 2 x 32 layers x 8 KV heads x 128 numbers of 2 bytes, whatever the trace was recorded with
+    assert one.header.kv_cache_bytes == 8192 * 131_072
+    # 16 GB at 60 % of 4.8 TB/s in one step, and beside that what nobody can share
+    assert 5.5e-3 < one.step_records[50].forward_s - 3e-3 < 6e-3
+    assert one.step_records[50].forward_s > two.step_records[50].forward_s > 3e-3 + 2.75e-3
 
 
 @pytest.mark.parametrize(

@@ -91,3 +91,15 @@ test("a view whose kernel is gone says which step was the last to come", () => {
   assert.equal(frozenWords(opened(4).story)[0][0], "Frozen at step 3. ");
   assert.equal(frozenWords(null)[0][0], "Frozen before the first step. ");
 });
+
+test("a story that begins anew takes the place of the one before, whatever its length", () => {
+  const telling = opened(5);
+  const head = { ...HEAD, start: { a: [[0, [3]]] } };
+  const anew = { t: "k", anew: true, from: 0, head, requests: [[0, { name: "o1" }]], steps: steps(40, 42) };
+  assert.equal(telling.take(anew), null);
+  assert.deepEqual(numbers(telling), [40, 41]);
+  assert.deepEqual(telling.story.requests.map((r) => r.name), ["o1"]);
+  assert.equal(telling.clock.i, 1);
+  assert.equal(telling.take({ t: "s", from: 2, requests: [], steps: steps(42, 43) }), null);
+  assert.deepEqual(numbers(telling), [40, 41, 42]);
+});

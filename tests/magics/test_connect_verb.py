@@ -12,7 +12,7 @@ from verb_support import llm
 from llmlab.engines.handle import EngineHandle
 from llmlab.engines.result import Result
 from llmlab.errors import EngineError
-from llmlab.remote import RemoteHandle
+from llmlab.remote import RemoteHandle, TracedHandle
 from llmlab.serve import Server, serve
 
 Captured = pytest.CaptureFixture[str]
@@ -64,3 +64,15 @@ def test_driving_it_is_refused(shell: InteractiveShell, server: Server):
 def test_a_wrong_kind_is_one_line(shell: InteractiveShell):
     with pytest.raises(UsageError, match="--kind takes openai, ollama"):
         llm(shell, "connect http://host --kind olama")
+
+
+def test_trace_alone_is_the_url_itself_and_with_a_value_another_address(
+    shell: InteractiveShell, server: Server, capsys: Captured
+):
+    far = llm(shell, f"connect {server.url} --api-key-env FAR_KEY --trace --as far")
+    shown = capsys.readouterr().out
+    assert isinstance(far, TracedHandle) and "Its steps are seen" in shown and "the server's clock" in shown
+    llm(shell, "-n 3 abc")
+    assert len(far.trace.step_records) > 0 and "r1 finishes" in str(llm(shell, "timeline"))
+    llm(shell, f"connect {server.url} --api-key-env FAR_KEY --trace http://h:1 --show-code")
+    assert "trace='http://h:1'" in capsys.readouterr().out

@@ -19,42 +19,6 @@ from llmlab.models.safetensors_file import read_table
 
 
 @pytest.fixture
-def tiny_gguf(tmp_path: Path) -> Path:
-    """A whole GGUF file of 2 kB: 1 layer, 8 tokens; what its tensors hold does not matter here."""
-    from llmlab.models.config import ModelConfig
-    from llmlab.models.tensors import expected_tensors, gguf_name
-
-    config = ModelConfig("llama", 1, 8, 8, 2, 1, 4, 8, 64, tie_embeddings=True)
-    shapes = {gguf_name(name): shape for name, shape in expected_tensors(config).items()}
-    metadata = {
-        "general.type": "model",
-        "general.file_type": 0,
-        "llama.block_count": 1,
-        "llama.context_length": 64,
-        "llama.embedding_length": 8,
-        "llama.feed_forward_length": 8,
-        "llama.attention.head_count": 2,
-        "llama.attention.head_count_kv": 1,
-        "llama.attention.layer_norm_rms_epsilon": 1e-5,
-        "tokenizer.ggml.model": "gpt2",
-        "tokenizer.ggml.pre": "gpt-2",
-        "tokenizer.ggml.tokens": list("abcdefgh"),
-        "tokenizer.ggml.token_type": [1] * 8,
-        "tokenizer.ggml.merges": ["a b"],
-    }
-    path = tmp_path / "tiny.gguf"
-    write_gguf(
-        path,
-        "llama",
-        metadata=metadata,
-        shapes=shapes,
-        quant="F32",
-        read=lambda name: np.ones(shapes[name], np.float32),
-    )
-    return path
-
-
-@pytest.fixture
 def tiny_folder(tiny_gguf: Path, tmp_path: Path, own_cache: Path) -> Path:
     """The same model as a folder."""
     return Path(shutil.copytree(models.get(tiny_gguf).hf_dir, tmp_path / "folder"))

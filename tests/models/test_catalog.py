@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.util
 import json
 import shutil
 import subprocess
@@ -137,3 +138,12 @@ def test_import_is_light() -> None:
     heavy = "numpy gguf torch transformers huggingface_hub jinja2 llama_cpp tqdm psutil filelock".split()
     code = f"import sys, llmlab.models; print([name for name in {heavy} if name in sys.modules])"
     assert subprocess.check_output([sys.executable, "-c", code], text=True) == "[]\n"
+
+
+def test_gguf_is_imported_without_what_takes_seconds_and_others_can_import_that_after_it() -> None:
+    code = (
+        "import sys; from importlib.util import find_spec; import llmlab.models.gguf_writer; before = set(sys.modules);"
+        "print(sorted({'mistral_common', 'jsonschema'} & before), find_spec('mistral_common') is not None)"
+    )
+    is_here = importlib.util.find_spec("mistral_common") is not None
+    assert subprocess.check_output([sys.executable, "-c", code], text=True) == f"[] {is_here}\n"

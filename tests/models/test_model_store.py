@@ -20,14 +20,16 @@ from llmlab.models import store
 
 MAKE = "from llmlab import models; print(models.get('smollm2-135m').gguf({quant!r}))"
 COUNTED = """
+import time
 from llmlab import models
 from llmlab.models import gguf_to_hf
 write = gguf_to_hf.dequantize
 def counted(*arguments, **options):
     print("building", flush=True)
+    time.sleep(1)
     write(*arguments, **options)
 gguf_to_hf.dequantize = counted
-print(models.get("smollm2-135m").gguf("F16"))
+print(models.get({path!r}).gguf("F16"))
 """
 
 
@@ -77,8 +79,8 @@ def test_the_quantizer_ends_with_the_process_that_started_it(own_cache: Path) ->
 
 
 @pytest.mark.slow
-def test_two_processes_at_once_make_one_conversion(own_cache: Path) -> None:
-    processes = [start(COUNTED) for _ in range(2)]
+def test_two_processes_at_once_make_one_conversion(tiny_gguf: Path, own_cache: Path) -> None:
+    processes = [start(COUNTED.format(path=str(tiny_gguf))) for _ in range(2)]
     outputs = [process.communicate(timeout=120)[0].split() for process in processes]
     assert [process.returncode for process in processes] == [0, 0]
     assert sorted(word for words in outputs for word in words if word == "building") == ["building"]

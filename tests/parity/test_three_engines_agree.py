@@ -9,7 +9,6 @@ import numpy as np
 import pytest
 
 import llmlab
-from llmlab.engines import registry
 from llmlab.engines.both import Both
 from llmlab.engines.handle import EngineHandle
 from llmlab.engines.result import Result
@@ -19,23 +18,15 @@ from llmlab.models import get
 from llmlab.parity import PROBES, Manifest, Probe
 from llmlab.parity.distances import log_softmax
 
-pytest.importorskip("vllm")
-pytest.importorskip("llama_cpp")
 pytestmark = pytest.mark.slow
 NUM_TOKENS = 24
 PROMPTS = [probe for probe in PROBES if probe.name in ("chat", "fact", "code", "Chinese")]
 
 
 @pytest.fixture(scope="module")
-def both() -> Iterator[Both]:
-    loaded = llmlab.load("smollm2-135m", engine="both", ctx=1024, options={"threads": 1})
-    yield loaded
-    registry.unload(all=True)
-
-
-@pytest.fixture(scope="module")
-def q4(both: Both) -> EngineHandle:
-    return llmlab.load("smollm2-135m", engine="llamacpp", quant="Q4_1", name="q4", options={"threads": 1})
+def q4(both: Both) -> Iterator[EngineHandle]:
+    with llmlab.load("smollm2-135m", "llamacpp", quant="Q4_1", name="q4", options={"threads": 1}) as loaded:
+        yield loaded
 
 
 @pytest.fixture(scope="module")
@@ -119,7 +110,7 @@ def test_the_manifest_of_both_has_no_failure(manifest: Manifest):
 
 
 def test_a_quant_parts_from_float32_for_a_reason_that_was_tested(both: Both, q4: EngineHandle):
-    manifest = llmlab.parity(both.vllm, q4)
+    manifest = llmlab.parity(both.vllm, q4, PROMPTS)
     assert manifest.ok, manifest.failures
     assert manifest.bound.precision == "quantized"
     assert manifest["weights stored in"].verdict == "differs"

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-sys.path += [str(Path(__file__).resolve().parent.parent / part) for part in ("engines", "serve")]
+sys.path += [str(Path(__file__).resolve().parent.parent / part) for part in ("engines", "serve", "views")]
 
 import serve_support
 from scripted_server import ScriptedServer

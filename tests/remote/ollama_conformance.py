@@ -1,4 +1,5 @@
-"""A server that speaks Ollama's API as its documentation has it (docs/api.md), and echoes prompts.
+"""A server that speaks Ollama's API as its documentation has it (docs/api.md), and echoes prompts, or lets an engine
+answer them.
 
 It stands in for Ollama where that cannot be installed: it checks what our side sends, not how Ollama behaves.
 """
@@ -8,19 +9,32 @@ from __future__ import annotations
 import json
 import threading
 import time
+from collections.abc import Iterable, Iterator
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
-from typing import Any
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from llmlab.engines.handle import EngineHandle
 
 STAMP = "2026-01-01T00:00:00Z"
 DETAILS = {"format": "gguf", "family": "llama", "parameter_size": "135M", "quantization_level": "Q4_K_M"}
 
 
 class OllamaConformance:
-    """`models` are there, `fetchable` can be pulled. `asked` is what came: (path, headers, body)."""
+    """`models` are there, `fetchable` can be pulled. `asked` is what came: (path, headers, body).
+
+    `engine`: what answers, with its own tokens and times.
+    """
 
     def __init__(
-        self, models: tuple[str, ...] = ("echo:latest",), fetchable: tuple[str, ...] = ("tiny:latest",)
+        self,
+        models: tuple[str, ...] = ("echo:latest",),
+        fetchable: tuple[str, ...] = ("tiny:latest",),
+        *,
+        engine: EngineHandle | None = None,
     ) -> None:
+        self.engine = engine
+        self.details = DETAILS if engine is None else {**DETAILS, "quantization_level": engine.quant}
         self.models, self.fetchable = list(models), list(fetchable)
         self.asked: list[tuple[str, dict[str, str], dict[str, Any]]] = []
         self.break_after: int | None = None  # tokens of an answer
@@ -40,7 +54,7 @@ def _handler_of(state: OllamaConformance) -> type[BaseHTTPRequestHandler]:
     class Handler(BaseHTTPRequestHandler):
         def do_GET(self) -> None:
             if self.path == "/api/tags":
-                entry = {"modified_at": STAMP, "size": 100, "digest": "d", "details": DETAILS}
+                entry = {"modified_at": STAMP, "size": 100, "digest": "d", "details": state.details}
                 self._send(200, {"models": [{"name": m, "model": m, **entry} for m in state.models]})
             elif self.path == "/api/version":
                 self._send(200, {"version": "0.12.0"})
@@ -56,7 +70,7 @@ def _handler_of(state: OllamaConformance) -> type[BaseHTTPRequestHandler]:
                 self._send(404, {"error": f"model '{body['model']}' not found"})
             elif self.path == "/api/show":
                 info = {"general.architecture": "llama", "llama.context_length": 2048}
-                self._send(200, {"details": DETAILS, "model_info": info, "capabilities": ["completion"]})
+                self._send(200, {"details": state.details, "model_info": info, "capabilities": ["completion"]})
             elif self.path == "/api/chat":
                 self._answer(
                     body, body["messages"][-1]["content"], lambda t: {"message": {"role": "assistant", "content": t}}
@@ -74,6 +88,9 @@ def _handler_of(state: OllamaConformance) -> type[BaseHTTPRequestHandler]:
             self._stream([{"status": "pulling manifest"}, *layer, {"status": "success"}])
 
         def _answer(self, body: dict[str, Any], text: str, form: Any) -> None:
+            if state.engine is not None:
+                self._stream(_of_engine(state.engine, body, form))
+                return
             limit = body["options"].get("num_predict", 16)
             letters = [text[i % len(text)] for i in range(limit)]
             head = {"model": body["model"], "created_at": STAMP}
@@ -87,7 +104,7 @@ def _handler_of(state: OllamaConformance) -> type[BaseHTTPRequestHandler]:
             }  # fmt: skip
             self._stream([*events, {**head, **form(""), "done": True, "done_reason": "length", **figures}])
 
-        def _stream(self, events: list[Any]) -> None:
+        def _stream(self, events: Iterable[Any]) -> None:
             self.send_response(200)
             self.send_header("Content-Type", "application/x-ndjson")
             self.end_headers()
@@ -108,3 +125,23 @@ def _handler_of(state: OllamaConformance) -> type[BaseHTTPRequestHandler]:
             pass
 
     return Handler
+
+
+def _of_engine(engine: EngineHandle, body: dict[str, Any], form: Any) -> Iterator[Any]:
+    """The events of an answer by a real engine; of the options, those that decide a greedy answer."""
+    asked = body["options"]
+    prompt, raw = (body["messages"], False) if "messages" in body else (body["prompt"], True)
+    head, started = {"model": body["model"], "created_at": STAMP}, time.monotonic_ns()
+    stream = engine.stream(
+        prompt, raw=raw or None, max_tokens=asked.get("num_predict"), temperature=asked.get("temperature"),
+        seed=asked.get("seed"), stop=asked.get("stop"),
+    )  # fmt: skip
+    for token in stream:
+        yield {**head, **form(token.text), "done": False}
+    result, took = stream.result, time.monotonic_ns() - started
+    figures = {
+        "total_duration": took, "load_duration": 0, "prompt_eval_count": result.num_prompt_tokens,
+        "prompt_eval_duration": round(1e9 * (result.ttft_s or 0)), "eval_count": result.num_output_tokens,
+        "eval_duration": took,
+    }  # fmt: skip
+    yield {**head, **form(""), "done": True, "done_reason": result.finish_reason, **figures}

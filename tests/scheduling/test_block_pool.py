@@ -6,16 +6,8 @@ import random
 import re
 
 import pytest
-from hypothesis import settings
 from hypothesis import strategies as st
-from hypothesis.stateful import (
-    RuleBasedStateMachine,
-    initialize,
-    invariant,
-    precondition,
-    rule,
-    run_state_machine_as_test,
-)
+from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
 
 from llmlab.errors import LlmlabError, NoFreeBlocks, PartFailed
 from llmlab.scheduling.block_pool import PagedPool
@@ -221,13 +213,7 @@ class History(RuleBasedStateMachine):
             assert self.plain.num_free_blocks == self.plain.num_blocks
 
 
-def test_100_random_histories_keep_every_invariant_after_every_call():
-    run_state_machine_as_test(History, settings=settings(max_examples=100, stateful_step_count=30, deadline=None))
-
-
-@pytest.mark.soak
-def test_2000_random_histories_keep_every_invariant_after_every_call():
-    run_state_machine_as_test(History, settings=settings(max_examples=2000, stateful_step_count=50, deadline=None))
+TestHistory = History.TestCase
 
 
 # ---- under the scheduler

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import pytest
-from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
 
@@ -122,7 +121,6 @@ class CellPoolHistory(RuleBasedStateMachine):
 
 
 TestCellPoolHistory = CellPoolHistory.TestCase
-TestCellPoolHistory.settings = settings(max_examples=300, stateful_step_count=40, deadline=None)
 
 
 def computed(pool: CellPool, name: str, tokens: list[int]) -> None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from llmlab.errors import PlanRefused
@@ -36,7 +36,6 @@ def workloads(draw):
     return jobs
 
 
-@settings(max_examples=500, deadline=None)
 @given(
     jobs=workloads(),
     policy=st.sampled_from(POLICIES),

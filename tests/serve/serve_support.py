@@ -10,6 +10,7 @@ from typing import Any
 
 import fake_loading
 import httpx
+from looked_into import LEFT
 
 import llmlab
 from llmlab.engines.handle import EngineHandle
@@ -17,6 +18,7 @@ from llmlab.serve import Server
 
 OF_SERVE = {"token", "max_open", "max_body_bytes", "tls_cert", "tls_key", "host", "port"}
 MakeServed = Callable[..., "Served"]
+NOTHING = dict.fromkeys(LEFT, 0)
 
 
 class Served:
@@ -44,6 +46,11 @@ class Served:
     def is_idle(self) -> bool:
         """Nothing runs on the engine, and nothing of it is counted as open."""
         return self.handle.num_open_requests == 0 and self.server.num_open == 0
+
+    def left(self) -> dict[str, int]:
+        """What is left in a real engine, as it says itself: LEFT of looked_into.py."""
+        memory = self.handle.memory()
+        return {name: memory[name] for name in LEFT}
 
     def close(self) -> None:
         self.http.close()

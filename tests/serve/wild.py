@@ -20,7 +20,7 @@ GOOD: list[tuple[str, Any]] = [
     ("/v1/chat/completions", {"messages": [{"role": "user", "content": "hi"}], "max_tokens": 2,
         "response_format": {"type": "json_schema", "json_schema": {"name": "x", "schema": {"type": "object"}}}}),
     ("/v1/embeddings", {"input": ["a", "b"], "encoding_format": "base64"}),
-    ("/v1/models", None), ("/v1/models/echo", None), ("/health", None), ("/openapi.json", None),
+    ("/v1/models", None), ("/v1/models/echo", None), ("/health", None), ("/openapi.json", None), ("/trace/clock", None),
 ]  # fmt: skip
 VALUES: list[Any] = [
     None, True, False, 0, -1, 1, 2**31, 2**63, 2**64, 10**40, -(10**40), 0.1, -0.0, 1e308, 1e-320, "", "a", "\x00",

@@ -17,9 +17,7 @@ from llmlab.trace.example import two_requests
 from llmlab.trace.lines import KINDS, PARTS, decode, encode
 from llmlab.trace.records import CellDelta, Record, Token
 
-IN_A_FOLDER = settings(
-    max_examples=150, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow]
-)
+IN_A_FOLDER = settings(suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow])
 
 
 @pytest.mark.parametrize("name", ["t.jsonl", "t.jsonl.gz"])
@@ -39,7 +37,7 @@ def test_a_file_that_was_read_is_written_again_byte_for_byte(tmp_path: Path, hea
 
 
 @given(record=RECORDS)
-@settings(max_examples=200, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+@settings(suppress_health_check=[HealthCheck.too_slow])
 def test_a_line_of_any_json_writer_is_read_the_same(record: Record):
     line = encode(record)
     assert decode(json.dumps(json.loads(line), indent=2).encode()) == decode(line) == record

@@ -13,6 +13,7 @@ from llmlab.cards import Card, seconds_text
 from llmlab.language import tr
 from llmlab.magics.line import Line, Named
 from llmlab.magics.verbs.targets import current, loaded
+from llmlab.remote import TracedHandle
 from llmlab.remote import connect as connect_to
 
 if TYPE_CHECKING:
@@ -56,7 +57,7 @@ def connect(line: Line) -> object:
     wanted = {
         "name": getattr(args, "as"), "kind": args.kind, "model": args.model, "api_key_env": args.api_key_env,
         "timeout": args.timeout, "seed": args.seed, "ctx": args.ctx, "keep_alive": args.keep_alive,
-        "pull": args.pull or None,
+        "pull": args.pull or None, "trace": args.trace, "trace_token_env": args.trace_token_env,
     }  # fmt: skip
     cell, asked = line.lab.cells.next(), ("connect", args.url, repr(wanted))
     asked_before, handles_of = line.lab.loads.get(cell, (None, ()))
@@ -77,11 +78,26 @@ def _connected_card(far: RemoteHandle) -> Card:
         (tr("engine"), tr("{engine} at {url}", engine=engine, url=far.url)),
         (tr("room"), tr("{count} tokens a sequence", count=header.max_model_len) if header.max_model_len else None),
         (tr("connected in"), seconds_text(far.load_s)),
+        *_trace_rows(far),
     )
-    notes = [tr("It runs elsewhere: its steps and its KV cache are not seen from here.")]
+    notes = [
+        tr(
+            "Its steps are seen: `%llm kv` and `%llm timeline` show them live, requests of other clients in grey."
+            if header.capabilities.steps
+            else "It runs elsewhere: its steps and its KV cache are not seen from here."
+        )
+    ]
     if not header.capabilities.token_ids:
         notes.append(tr("The server tells no token ids: answers are compared by their text."))
     return Card(tr("{name} is connected", name=far.name), (), rows, tuple(notes))
+
+
+def _trace_rows(far: RemoteHandle) -> list[tuple[str, str]]:
+    """Whose clock its times are, and how well it is known; nothing of a server that is not traced."""
+    if not isinstance(far, TracedHandle):
+        return []
+    error = tr("the server's clock, known to {seconds}", seconds=seconds_text(far.clock.error_s))
+    return [(tr("trace"), error)]
 
 
 def _token(variable: str | None) -> Named | None:

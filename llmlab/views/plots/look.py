@@ -219,6 +219,14 @@ def nothing(title: str, subtitle: str, colours: Palette, why: str, instead: str)
     return figure
 
 
+def unseen(title: str, trace: Trace, colours: Palette) -> go.Figure | None:
+    """The picture where the steps of an engine stay on its server; None where they are seen."""
+    if trace.header.capabilities.steps:
+        return None
+    why = f"The steps of {trace.header.engine} stay on the server: nobody knows what they computed."
+    return nothing(title, about(trace.header), colours, why, "See them: %llm connect URL --trace")
+
+
 def envelope(values: Sequence[float | None], most: int) -> list[int]:
     """Which of the values to draw, at most so many: of each stretch its lowest and its highest, in order.
 

@@ -26,6 +26,8 @@ def kv_use(source: Trace | look.HasTrace, *, theme: look.Theme | None = None) ->
     """
     trace, colours = look.trace_of(source), look.palette(theme)
     title, subtitle = "KV cache and batch", look.about(trace.header)
+    if (unseen := look.unseen(title, trace, colours)) is not None:
+        return unseen
     if not trace.step_records:
         return look.nothing(title, subtitle, colours, "This trace has no steps.", "Run something first: %%llm batch")
     begin_s, clock = _beginning(trace)

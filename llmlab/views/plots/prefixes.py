@@ -26,6 +26,8 @@ def prefix_hits(source: Trace | look.HasTrace, *, theme: look.Theme | None = Non
     """
     trace, colours = look.trace_of(source), look.palette(theme)
     subtitle = look.about(trace.header)
+    if (unseen := look.unseen(TITLE, trace, colours)) is not None:
+        return unseen
     if not trace.header.capabilities.prefix_caching:
         why = f"{trace.header.engine} ran without a prefix cache."
         return look.nothing(TITLE, subtitle, colours, why, "Load it again with --opt prefix_caching=True")

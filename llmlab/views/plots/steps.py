@@ -19,6 +19,8 @@ def tokens_per_step(source: Trace | look.HasTrace, *, theme: look.Theme | None =
     """
     trace, colours = look.trace_of(source), look.palette(theme)
     title, subtitle = "Tokens per step", look.about(trace.header)
+    if (unseen := look.unseen(title, trace, colours)) is not None:
+        return unseen
     if not trace.step_records:
         return look.nothing(title, subtitle, colours, "This trace has no steps.", "Run something first: %%llm batch")
     steps, every = fullest(trace.step_records, look.MAX_POINTS // 4)

@@ -7,7 +7,7 @@ import { mix } from "./theme.js";
 /** Of a scene, below `parent`. */
 export function blocksLegend(parent, scene) {
   const { theme, story, layout } = scene;
-  const [one, two] = [theme.owner(0, 1), theme.owner(1, 2)];
+  const [one, two] = [theme.sample(), theme.sample(1)];
   const square = (colour, hasDot) => (g) => {
     g.fillStyle = colour;
     g.fillRect(4, 2, 9, 9);

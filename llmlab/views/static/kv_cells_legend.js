@@ -4,7 +4,7 @@ import { box, element, legend } from "./draw.js";
 
 /** Signs: (theme) -> (g) => draws it in a box of 14 px height. */
 const capsuleSign = (isKept) => (theme) => (g) => {
-  const owner = theme.owner(0);
+  const owner = theme.sample();
   g.fillStyle = isKept ? theme.dim(owner) : owner;
   g.strokeStyle = theme.edge(owner);
   if (isKept) g.setLineDash([2, 2]);
@@ -15,7 +15,7 @@ const capsuleSign = (isKept) => (theme) => (g) => {
 
 const sharedSign = (theme) => (g) => {
   for (const band of [0, 1, 2]) {
-    g.fillStyle = theme.owner(band);
+    g.fillStyle = theme.sample(band);
     g.fillRect(0.5, 0.5 + (band * 13) / 3, 24, 13 / 3);
   }
   g.strokeStyle = theme.ink;
@@ -23,7 +23,7 @@ const sharedSign = (theme) => (g) => {
 };
 
 const writtenSign = (theme) => (g) => {
-  g.fillStyle = theme.owner(0);
+  g.fillStyle = theme.sample();
   g.fillRect(2, 0, 10, 14);
   g.fillStyle = "#ffffff"; // the text colour on owner 0
   g.fillRect(5.5, 9, 3, 3);

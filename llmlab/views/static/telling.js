@@ -29,8 +29,8 @@ export class Telling {
 
   /** What came from the kernel. Returns from which step on the history is missing: ask for it; null when nothing is. */
   take(message) {
-    const { t, from, requests, steps } = message;
-    if (t === "k" && (!this.story || from < this.from || from > this.end)) {
+    const { t, from, requests, steps, anew } = message;
+    if (t === "k" && (anew || !this.story || from < this.from || from > this.end)) {
       this._build(message);
       return from > 0 ? 0 : null;
     }

@@ -15,6 +15,7 @@ export const OWNERS = [
 ];
 // More than 12 requests: order of admission on a ramp.
 const RAMP = ["#46307e", "#3b518b", "#2c718e", "#21908d", "#27ad81", "#5cc863", "#d8e219"];
+const GREYS = { light: ["#8d96a3", "#b3bac4"], dark: ["#6c7684", "#525b67"] };
 // Phases as pixels, dark to light in order of what a step costs.
 const PHASES = {
   light: { prefill: "#1f3f8f", grow: "#3f66b5", decode: "#8fabd9", waiting: "#d3d9e1", recompute: "#b3380b", lost: "#e8a585" },
@@ -46,10 +47,18 @@ export class Theme {
     Object.assign(this, isDark ? DARK : LIGHT);
     if (background) this.bg = background;
     this.phases = PHASES[isDark ? "dark" : "light"];
+    this.greys = GREYS[isDark ? "dark" : "light"];
+    this.others = null; // a Set of the requests of other clients, where there are some: they are grey
+  }
+
+  /** A colour that stands for those of requests, in a legend. */
+  sample(k = 0) {
+    return OWNERS[k];
   }
 
   /** Colour of request `index`, of `count` in the whole story. */
   owner(index, count = 1) {
+    if (this.others?.has(index)) return this.greys[index % 2];
     if (count <= OWNERS.length) return OWNERS[index % OWNERS.length];
     const at = (index / Math.max(1, count - 1)) * (RAMP.length - 1);
     const low = Math.min(RAMP.length - 2, Math.floor(at));

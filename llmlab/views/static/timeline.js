@@ -46,10 +46,11 @@ export function timelinePicture(el, story, clock) {
 
   canvas.llmlabShown = (i) => timelineShown(phases, i);
 
-  function draw(newTheme) {
+  /** `width`: of its element, when somebody has asked before other elements of the page changed. */
+  function draw(newTheme, width = el.clientWidth) {
     theme = newTheme;
     read();
-    const layout = timelineLayout(el.clientWidth, phases.rows.length, { hasKv: story.head.kind !== "none" });
+    const layout = timelineLayout(width, phases.rows.length, { hasKv: story.head.kind !== "none" });
     const isLong = axis.length > RANGE_FROM;
     if (isLong && !view && !isWhole) {
       const [first, last] = rangeAround(clock.i, axis.length);
@@ -132,8 +133,8 @@ export function timelinePicture(el, story, clock) {
   }
 
   function drawFoot(layout, slots) {
-    const has = { preempted: story.head.kind !== "cells" || most.preempted > 0, cut: most.cut > 0 };
-    const key = `${layout.isPixels} ${has.preempted} ${has.cut}`;
+    const has = { preempted: story.head.kind !== "cells" || most.preempted > 0, cut: most.cut > 0, others: Boolean(theme.others?.size) };
+    const key = `${layout.isPixels} ${has.preempted} ${has.cut} ${has.others}`;
     if (key !== legendKey || foot.theme !== theme) foot.drawLegend(story.head, layout, theme, has);
     legendKey = key;
     foot.theme = theme;
@@ -244,5 +245,5 @@ export function timelinePicture(el, story, clock) {
     if (frame !== null) cancelAnimationFrame(frame);
     el.replaceChildren();
   }
-  return { draw, key, destroy };
+  return { draw, key, destroy, width: () => el.clientWidth };
 }

@@ -6,7 +6,7 @@ import { kvUnit } from "./timeline_words.js";
 
 const TIMELINE_AXES = [["step", "step"], ["time", "wall time"], ["tokens", "tokens"]];
 
-/** [[words, sign, width]] for a layout. `has`: {preempted, cut}, whether such marks are to be explained. */
+/** [[words, sign, width]] for a layout. `has`: {preempted, cut, others}, whether such marks are to be explained. */
 export function timelineLegendItems(head, layout, theme, has) {
   const items = (layout.isPixels ? pixelLegend : shapeLegend)(head, theme, has);
   if (!layout.kv || layout.isPixels) return items;
@@ -35,7 +35,7 @@ function pixelLegend(head, theme, has) {
 }
 
 function shapeLegend(head, theme, has) {
-  const colour = theme.owner(0);
+  const colour = theme.sample();
   const share = head.token_budget ? "share of budget" : "share of the fullest step";
   const items = [
     ["waiting", (g, w, h) => waitingLine(g, theme, 0, w, h / 2), 26],
@@ -54,6 +54,10 @@ function shapeLegend(head, theme, has) {
   }
   if (head.prefix_caching) items.push(["prefix hit", (g, w, h) => MARKS.hit(g, w / 2, h / 2 + 0.5, theme), 12]);
   items.push(["finished, tokens out", (g, w, h) => endMark(g, theme, "finished", w / 2, h / 2), 8]);
+  if (has.others) items.push(["of other clients", (g, w, h) => {
+    g.fillStyle = theme.greys[0];
+    g.fillRect(1, 1, w - 2, h - 2);
+  }, 14]);
   if (has.cut) items.push(["stopped, failed", (g, w, h) => {
     endMark(g, theme, "aborted", 5, h / 2);
     endMark(g, theme, "failed", 17, h / 2);

@@ -1,5 +1,6 @@
 /** Play, step, scrub, speed, live, Stop: the row of buttons that moves the clock, and the keys of a view. */
 
+import { arrivalsBegin } from "./arrivals_begin.js";
 import { MARKS, element, paper, thousands } from "./draw.js";
 import { liveSide } from "./live_side.js";
 
@@ -56,7 +57,7 @@ function icon(name) {
 
 /**
  * The row of buttons. `live`: {isRunning(), stop(), drive(order)} of a run whose engine can be driven from here, or null.
- * Returns {draw(theme), key(event) -> handled, destroy()}.
+ * Returns {draw(theme, width), key(event) -> handled, destroy(), width()}.
  */
 export function transport(root, story, clock, live = null) {
   const bar = element("div", "llmlab-transport", null, root);
@@ -96,13 +97,15 @@ export function transport(root, story, clock, live = null) {
   speed.onchange = () => clock.setSpeed(Number(speed.value));
   const side = liveSide(bar, clock, live);
 
+  // Of an engine that is seen from outside: what came, in seconds after the first request was sent.
+  const noun = story.head.unseen ? "arrival" : "step";
+  const begin = () => (story.head.unseen ? arrivalsBegin(story) : 0);
   let canvas = null;
   let events = [];
   let seen = 0;
-  function draw(theme) {
+  function draw(theme, width = scrub.clientWidth) {
     events.push(...eventsOf(story.steps, seen));
     seen = story.length;
-    const width = scrub.clientWidth;
     if (!canvas || canvas.w !== width) {
       canvas?.canvas.remove();
       canvas = paper(scrub, width, 34);
@@ -119,11 +122,11 @@ export function transport(root, story, clock, live = null) {
     range.max = Math.max(0, clock.n - 1);
     range.value = clock.i;
     const step = story.steps[clock.i];
-    range.setAttribute("aria-valuetext", `step ${step?.n ?? 0}`);
+    range.setAttribute("aria-valuetext", `${noun} ${step?.n ?? 0}`);
     const number = (n) => (n == null ? "–" : thousands(n));
-    state.replaceChildren(`step ${number(step?.n)} `);
+    state.replaceChildren(`${noun} ${number(step?.n)} `);
     const lastStep = story.steps[clock.n - 1];
-    element("small", "", `of ${number(lastStep?.n)}${step ? ` · ${step.t.toFixed(2)} s` : ""}`, state);
+    element("small", "", `of ${number(lastStep?.n)}${step ? ` · ${(step.t - begin()).toFixed(2)} s` : ""}`, state);
     const sign = clock.isPlaying ? "pause" : "play";
     if (play.dataset.sign !== sign) play.replaceChildren(icon(sign)); // replaced while it is pressed, it would lose the click
     play.dataset.sign = sign;
@@ -143,7 +146,7 @@ export function transport(root, story, clock, live = null) {
       "[": () => selectNext(-1),
       "]": () => selectNext(1),
       Escape: () => clock.selected !== null && clock.select(clock.selected),
-      ".": () => live?.isRunning() && live.drive({ steps: 1 }),
+      ".": () => live?.isPaused && live.isRunning() && live.drive({ steps: 1 }),
       S: () => event.shiftKey && live?.isRunning() && side.stop(),
     }[event.key];
     if (act) act();
@@ -155,5 +158,5 @@ export function transport(root, story, clock, live = null) {
     clock.selected = ((clock.selected ?? (by > 0 ? -1 : count)) + by + count) % count;
     clock.changed();
   }
-  return { draw, key, destroy: () => bar.remove() };
+  return { draw, key, destroy: () => bar.remove(), width: () => scrub.clientWidth };
 }

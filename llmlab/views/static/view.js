@@ -1,5 +1,6 @@
 /** A whole view: title, pictures, narration, transport, one clock. Pictures draw; this file only puts them together. */
 
+import { arrivalsPicture } from "./arrivals.js";
 import { blocksPicture } from "./kv_blocks.js";
 import { cellsPicture } from "./kv_cells.js";
 import { element, say, thousands } from "./draw.js";
@@ -20,6 +21,9 @@ export function subtitle(head) {
   return [head.engine, head.model, head.dtype, head.device, room, source].filter(Boolean).join(" · ");
 }
 
+/** Which requests are those of other clients. */
+const othersOf = (requests) => new Set(requests.flatMap((request, r) => (request?.other ? [r] : [])));
+
 /**
  * Draw a story. `parts`: ["kv"], ["timeline"] or both. `live`: see transport(). `presentation`: for a projector. Returns
  * {changed(), destroy()}: call changed() when steps or requests have come.
@@ -37,24 +41,30 @@ export function show(root, story, clock, { parts = ["kv", "timeline"], title = "
   const empty = story.length || parts.includes("kv") ? null : notice(root, nothingRanNotice(story.head));
   const markEmpty = () => root.classList.toggle("llmlab-empty", !story.length);
   markEmpty();
-  const kinds = { kv: story.head.kind === "cells" ? cellsPicture : blocksPicture, timeline: timelinePicture };
-  const pictures = parts.map((part) => kinds[part](element("div", `llmlab-${part}`, null, root), story, clock));
+  const { unseen, kind } = story.head;
+  if (unseen) element("p", "llmlab-unseen", unseen, root);
+  const kinds = { kv: kind === "cells" ? cellsPicture : blocksPicture, timeline: unseen ? arrivalsPicture : timelinePicture };
+  // of an engine that is seen from outside there is one picture
+  const pictures = (unseen ? ["timeline"] : parts).map((part) => kinds[part](element("div", `llmlab-${part}`, null, root), story, clock));
   const words = element("p", "llmlab-say", null, root);
   words.setAttribute("aria-live", "polite");
   const buttons = transport(root, story, clock, live);
-  const place = parts.includes("kv") && { blocks: "block", cells: "cell" }[story.head.kind];
-  const field = goToField(root, place ? `Go to step, or #${place} ` : "Go to step ", go);
+  const place = !unseen && parts.includes("kv") && { blocks: "block", cells: "cell" }[story.head.kind];
+  const field = goToField(root, place ? `Go to step, or #${place} ` : `Go to ${unseen ? "arrival" : "step"} `, go);
   const switchMode = projectorMode(root, presentation);
 
   const { changed, destroy } = redrawing(root, (theme) => {
     markEmpty();
     if (!story.length) return;
     empty?.remove();
-    for (const picture of pictures) picture.draw(theme);
+    theme.others = othersOf(story.requests);
+    // Before anything changes: to ask for a width later is to lay out the page again.
+    const widths = [...pictures, buttons].map((part) => part.width?.() || undefined);
+    pictures.forEach((picture, k) => picture.draw(theme, widths[k]));
     // What changes ten times a second is not to be read aloud.
     words.setAttribute("aria-live", clock.isPlaying || clock.following ? "off" : "polite");
     say(words, story.steps[clock.i].say);
-    buttons.draw(theme);
+    buttons.draw(theme, widths.at(-1));
   });
   const stopListening = clock.on(changed);
   const leaveKeys = ownKeys(root);

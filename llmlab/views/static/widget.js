@@ -13,7 +13,7 @@ function liveOf(model, isCut) {
   const isHere = () => model.get("state") !== "ended" && !isCut();
   return {
     isRunning: isHere,
-    isPaused: () => model.get("state") === "paused",
+    ...(model.get("options").is_shared ? {} : { isPaused: () => model.get("state") === "paused" }),
     drive: (order) => model.send({ t: "drive", ...order }),
     stop: () => {
       model.send({ t: "stop" });

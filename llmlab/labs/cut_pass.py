@@ -10,8 +10,6 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from torch import Tensor
-
 from llmlab.engines.base import EngineConfig
 from llmlab.engines.torch_attention import Batch
 from llmlab.engines.torch_paged import TorchEngine
@@ -19,7 +17,6 @@ from llmlab.models import get
 from llmlab.scheduling.block_pool import PagedPool
 from llmlab.scheduling.block_pool_checks import CheckedPool, Content
 from llmlab.scheduling.contracts import BlockPool
-from llmlab.scheduling.plan import StepPlan
 from llmlab.scheduling.scheduler import Scheduler
 from llmlab.trace import Request, Step
 
@@ -72,11 +69,11 @@ class _CutEngine(TorchEngine):
             pool, self._policy, token_budget=scheduler.token_budget, max_num_seqs=scheduler.max_num_seqs
         )
 
-    def _hidden(self, plan: StepPlan, batch: Batch) -> Tensor:
+    def _hidden(self, batch: Batch) -> Any:
         if self.cuts_next:
             self.cuts_next = False
             raise _Cut
-        return super()._hidden(plan, batch)
+        return super()._hidden(batch)
 
 
 def after_interrupt(

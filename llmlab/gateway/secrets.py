@@ -1,0 +1,58 @@
+"""Secrets: the keys of backends and the tokens of clients, from the environment and from nowhere else.
+
+This file must not know HTTP.
+"""
+
+from __future__ import annotations
+
+import re
+from collections import Counter
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+from llmlab.errors import EngineError
+from llmlab.gateway.config import Config
+from llmlab.language import tr
+from llmlab.remote.keys import Key
+
+_TOKEN = re.compile(r"[!-~]{8,}")
+
+
+@dataclass(frozen=True, slots=True)
+class Secrets:
+    """Their texts are seen by nobody who prints this."""
+
+    # name of a backend -> its key; an empty one where it wants none
+    of_backends: Mapping[str, Key]
+    # name of a client -> his token
+    of_clients: Mapping[str, Key]
+
+
+def missing_variables(config: Config, environment: Mapping[str, str]) -> dict[str, str]:
+    """Variable -> whose secret it should hold."""
+    wanted = {b.api_key_env: f"backends.{name}" for name, b in config.backends.items() if b.api_key_env is not None}
+    wanted |= {key.token_env: f"keys.{name}" for name, key in config.keys.items()}
+    return {variable: of for variable, of in wanted.items() if not environment.get(variable)}
+
+
+def read_secrets(config: Config, environment: Mapping[str, str]) -> Secrets:
+    """Raises: EngineError for a variable that is not set, and for a token that would not do."""
+    if missing := missing_variables(config, environment):
+        names = ", ".join(f"{variable} ({of})" for variable, of in missing.items())
+        raise EngineError(tr("The environment lacks {names}. Set it before the gateway starts.", names=names))
+    of_backends = {
+        name: Key(environment[backend.api_key_env] if backend.api_key_env else "")
+        for name, backend in config.backends.items()
+    }
+    of_clients = {name: Key(environment[key.token_env]) for name, key in config.keys.items()}
+    for name, token in of_clients.items():
+        if not _TOKEN.fullmatch(token.secret):
+            raise EngineError(
+                tr("The token of {name} is not 8 or more plain characters without spaces: set {variable} anew.",
+                   name=name, variable=config.keys[name].token_env)
+            )  # fmt: skip
+    twice = [secret for secret, count in Counter(token.secret for token in of_clients.values()).items() if count > 1]
+    if twice:
+        names = ", ".join(name for name, token in of_clients.items() if token.secret in twice)
+        raise EngineError(tr("{names} have the same token. Give each his own.", names=names))
+    return Secrets(of_backends, of_clients)

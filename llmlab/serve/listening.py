@@ -1,0 +1,45 @@
+"""Where a server listens: the socket, the files of its certificate, and who reaches it.
+
+This file must not know engines or HTTP.
+"""
+
+from __future__ import annotations
+
+import ipaddress
+import socket
+from pathlib import Path
+from typing import Any
+
+from llmlab.errors import EngineError
+from llmlab.language import tr
+
+
+def listen(host: str, port: int) -> socket.socket:
+    """Raises: EngineError when the place is taken, or is none."""
+    try:
+        listener = socket.create_server((host, port), family=socket.AF_INET6 if ":" in host else socket.AF_INET)
+        # what it accepts has it, too: no event of a stream waits for the next
+        listener.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        return listener
+    except (OSError, OverflowError) as error:
+        raise EngineError(
+            tr(
+                "Nothing can listen at {host}:{port} ({error}). Choose another port, or 0 for any free one.",
+                host=host,
+                port=port,
+                error=error,
+            )
+        ) from None
+
+
+def tls_files(cert: str | Path | None, key: str | Path | None) -> dict[str, Any]:
+    if (cert is None) != (key is None):
+        raise EngineError(tr("TLS needs both: a certificate (--tls-cert FILE) and its key (--tls-key FILE)."))
+    return {} if cert is None else {"ssl_certfile": str(cert), "ssl_keyfile": str(key)}
+
+
+def is_loopback(host: str) -> bool:
+    try:
+        return ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return host == "localhost"

@@ -17,7 +17,7 @@ from llmlab.trace import CellDelta, ScheduledRequest, Step, Trace
 from llmlab.trace.times import nobody_left, start_s
 
 MIN_STEPS = 20  # a fit to fewer says nothing
-NUM_STRETCHES, NUM_REWEIGHTINGS = 6, 12
+NUM_STRETCHES, NUM_REWEIGHTINGS, MAX_WORSE = 6, 12, 0.05
 # Columns of the features. Attention alone explains no step: each token goes through all weights, too.
 ALWAYS = (0, 4)
 OPTIONAL: tuple[tuple[int, ...], ...] = ((), (1,), (2,), (1, 2), (1, 2, 3))
@@ -232,7 +232,7 @@ def _features(work: Work) -> list[float]:
 
 
 def _believed(features: Any, seconds: Any) -> list[int]:
-    """The columns to fit: those whose error on stretches left out is smallest."""
+    """The columns to fit: the fewest whose error on stretches left out is about as small as any."""
     import numpy as np
 
     choices: list[tuple[int, ...]] = [(*ALWAYS, *more) for more in OPTIONAL]
@@ -245,12 +245,13 @@ def _believed(features: Any, seconds: Any) -> list[int]:
             prices = _prices(features[rest], seconds[rest], list(used))
             of_stretches.append(float(np.abs(features[left_out] @ prices - seconds[left_out]).mean()))
         errors[used] = float(np.mean(of_stretches))
-    best = min(errors, key=errors.__getitem__)
-    return list(best)
+    smallest = min(errors.values())
+    return list(next(used for used in choices if errors[used] <= (1 + MAX_WORSE) * smallest))
 
 
 def _prices(features: Any, seconds: Any, used: list[int]) -> Any:
-    """Least absolute errors, none negative: one slow step is an accident, not a price.
+    """Least absolute errors, none negative: one slow step is an accident, not a price. Then raised or lowered together,
+    so that the steps take as long in all as they did: accidents will happen again.
 
     Source: iteratively reweighted least squares, Schlossmacher, J. Am. Stat. Assoc. 68 (1973).
     """
@@ -261,7 +262,7 @@ def _prices(features: Any, seconds: Any, used: list[int]) -> Any:
     for _ in range(NUM_REWEIGHTINGS):
         prices = _non_negative(features * weights[:, None], seconds * weights, used)
         weights = np.maximum(np.abs(features @ prices - seconds), smallest) ** -0.5
-    return prices
+    return prices * (seconds.sum() / (features @ prices).sum())
 
 
 def _non_negative(features: Any, values: Any, used: list[int]) -> Any:

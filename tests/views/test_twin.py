@@ -66,7 +66,7 @@ def test_the_text_twin_of_blocks_names_the_blocks_of_each_request():
 
 
 def test_above_40_requests_the_text_lists_the_10_largest_and_counts_the_rest():
-    story = Story.of(llmlab.Trace.load(next(path for path in TRACES if "burst" in path.name)))
+    story = Story.of(llmlab.Trace.load(next(path for path in TRACES if "burst_of_64" in path.name)))
     lines = Twin(story, ["kv"], "KV cache", 10).text().splitlines()
     assert len(lines) == 3 + 10 + 1
     assert re.fullmatch(r"and \d+ more requests", lines[-1])

@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
 # How many examples a property is tried on. All properties belong to the soak, in full.
 settings.register_profile("test", max_examples=50, stateful_step_count=30, deadline=None)
-settings.register_profile("soak", max_examples=1000, stateful_step_count=50, deadline=None)
+settings.register_profile("soak", max_examples=2000, stateful_step_count=50, deadline=None)
 
 
 def pytest_configure(config: pytest.Config) -> None:

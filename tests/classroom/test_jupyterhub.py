@@ -1,4 +1,4 @@
-"""A class as a service of JupyterHub: real HubAuth against a Hub's API in small; test_real_hub.py has a real JupyterHub."""
+"""A class as a service of JupyterHub: real HubAuth against a Hub's API in small; test_real_hub.py has a real one."""
 
 from __future__ import annotations
 

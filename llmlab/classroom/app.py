@@ -14,7 +14,6 @@ import secrets
 import time
 from collections.abc import Callable
 from dataclasses import replace
-from typing import Any
 
 import msgspec
 from starlette.requests import ClientDisconnect, Request
@@ -33,6 +32,7 @@ from llmlab.serve.failures import ApiError
 from llmlab.serve.forms import Form
 from llmlab.serve.metrics import Metrics
 from llmlab.serve.queueing import Queue
+from llmlab.serve.responses import as_json
 from llmlab.serve.streaming import watched
 
 
@@ -139,12 +139,12 @@ class ClassService(Service):
         if not account.person.is_lecturer:
             most = account.quotas.in_flight
             quotas = [Quota(name="in_flight", used=account.num_in_flight, limit=most), *quotas]
-        return _json(Me(me=_row(account, now_s), quotas=quotas, ahead=self._turns.ahead_of(account)))
+        return as_json(Me(me=_row(account, now_s), quotas=quotas, ahead=self._turns.ahead_of(account)))
 
     async def class_students(self, request: Request) -> Response:
         if not _account(request).person.is_lecturer:
             raise ApiError(403, "Only the lecturer sees who is there. Your own figures: GET /class/me.")
-        return _json(self.people())
+        return as_json(self.people())
 
     def people(self) -> Present:
         """Who is in the class, and who else has asked; who never came has no time."""
@@ -229,7 +229,3 @@ def _row(account: Account, now_s: float) -> Row:
         prompt_tokens=account.num_prompt_tokens,
         output_tokens=account.num_output_tokens,
     )
-
-
-def _json(body: Any) -> Response:
-    return Response(msgspec.json.encode(body), media_type="application/json")

@@ -6,10 +6,6 @@ Who has a student's token gets his own requests whole and aliases for all others
 
 from __future__ import annotations
 
-import asyncio
-import time
-from collections.abc import AsyncIterator
-
 from msgspec.structs import replace
 from starlette.requests import Request as HttpRequest
 from starlette.responses import Response
@@ -19,9 +15,8 @@ from llmlab.classroom.hiding import hidden_header, hidden_request
 from llmlab.classroom.quotas import Account
 from llmlab.engines.handle import EngineHandle
 from llmlab.serve.failures import ApiError
-from llmlab.serve.tracing import IDLE_S, LineStream, Tracing
-from llmlab.trace import Header, Incident, Request, lines
-from llmlab.trace.lines import Line
+from llmlab.serve.tracing import LineStream, Tracing, encoded
+from llmlab.trace import Header, Incident, Request
 from llmlab.trace.whose import TOLD, WHOSE
 
 # Seconds between two looks of one stream; looks of all streams a second: watching must not hold up the answers.
@@ -60,23 +55,10 @@ class Watched(Tracing):
             is_open = False
             leave_all()
 
-        return LineStream(self._seen(account), leave)
+        return LineStream(self._told(_Eye(self._handle, self._frames, account)), leave)
 
-    async def _seen(self, account: Account) -> AsyncIterator[bytes]:
-        eye, said_s = _Eye(self._handle, self._frames, account), time.monotonic()
-        yield eye.begin()
-        while not self._is_stopped:
-            is_alive = self._handle.alive  # first this: what it did before its end has come then
-            if content := eye.news():
-                yield content
-                said_s = time.monotonic()
-            elif time.monotonic() - said_s > IDLE_S:
-                yield b"\n"
-                said_s = time.monotonic()
-            if not is_alive:
-                yield eye.end()
-                return
-            await asyncio.sleep(max(PERIOD_S, self.num_open / MAX_LOOKS_RPS))
+    def _period_s(self) -> float:
+        return max(PERIOD_S, self.num_open / MAX_LOOKS_RPS)
 
 
 class _Eye:
@@ -94,7 +76,7 @@ class _Eye:
         opening, self._next_step = self._handle.opening()
         ids = {request.request_id for request in opening.request_records}
         self._known, self._open = ids, set()
-        return _lines([self._header(opening.header), *map(self._request, opening.request_records)])
+        return encoded([self._header(opening.header), *map(self._request, opening.request_records)])
 
     def news(self) -> bytes:
         """What came since; a new beginning for who was too slow."""
@@ -112,7 +94,7 @@ class _Eye:
                 Incident(incident=one.incident, t_s=one.t_s, requests=tuple(map(self._alias, one.requests)))
                 for one in told
             )
-        return _lines(list(told))
+        return encoded(list(told))
 
     def _frame(self, frame: Frame) -> bytes:
         new = frame.ids - self._known
@@ -123,7 +105,7 @@ class _Eye:
         step = frame.whole if self._sees_all else frame.seen_by(self._name)
         if not records:
             return step
-        return _lines([self._request(record) for record in sorted(records, key=lambda r: r.arrival_s)]) + step
+        return encoded([self._request(record) for record in sorted(records, key=lambda r: r.arrival_s)]) + step
 
     def _header(self, header: Header) -> Header:
         if self._sees_all:
@@ -140,7 +122,3 @@ class _Eye:
     def _alias(self, request_id: str) -> str:
         is_own = self._frames.user_of.get(request_id) == self._name
         return request_id if is_own else self._frames.alias(request_id)
-
-
-def _lines(records: list[Line]) -> bytes:
-    return b"".join(lines.encode(record) + b"\n" for record in records)

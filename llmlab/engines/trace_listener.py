@@ -7,9 +7,7 @@ clock. Every one needs the token. This file must not know any engine.
 from __future__ import annotations
 
 import hmac
-import ipaddress
 import json
-import re
 import socket
 import threading
 import time
@@ -20,6 +18,7 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
 from urllib.parse import urlsplit
 
+from llmlab.engines import access
 from llmlab.errors import EngineError
 from llmlab.trace import lines
 from llmlab.trace.lines import Line
@@ -29,7 +28,6 @@ MAX_WAITING = 10_000  # records for one client that is slow; a step takes 1 to 5
 MAX_CLIENTS = 16
 PERIOD_S, IDLE_S, POLL_S = 0.05, 1.0, 0.1
 CLIENT_TIMEOUT_S = 10.0  # in which a client must ask, and take what is sent
-_TOKEN = re.compile(r"[!-~]{8,}")
 
 
 class Client:
@@ -79,7 +77,7 @@ class TraceListener:
         except (OSError, OverflowError) as error:
             raise EngineError(f"Nobody can follow the trace at {address!r} ({error}). Choose another port.") from None
         self.port = int(self._server.server_address[1])
-        self.warning = "" if _is_loopback(host) else _OPEN.format(address=address)
+        self.warning = "" if access.is_loopback(host) else _OPEN.format(address=address)
         threading.Thread(target=self._server.serve_forever, args=(POLL_S,), name="llmlab trace", daemon=True).start()
 
     def close(self) -> None:
@@ -203,7 +201,7 @@ _OPEN = (
 def _checked(token: str | None) -> str:
     if not token:
         raise EngineError(f"A trace over HTTP needs a token: put one into the environment variable {TOKEN}.")
-    if not _TOKEN.fullmatch(token):
+    if not access.TOKEN.fullmatch(token):
         raise EngineError(f"{TOKEN} must be 8 or more plain characters without spaces.")
     return token
 
@@ -218,10 +216,3 @@ def _place(address: str) -> tuple[str, int]:
     if port is None or parts.path.strip("/") or parts.query or "@" in parts.netloc:
         raise EngineError(f"{address!r} is no place to listen at. For example: http://127.0.0.1:8100")
     return parts.hostname or "127.0.0.1", port
-
-
-def _is_loopback(host: str) -> bool:
-    try:
-        return ipaddress.ip_address(host).is_loopback
-    except ValueError:
-        return host == "localhost"

@@ -9,19 +9,15 @@ import asyncio
 import time
 from collections.abc import Callable, Mapping
 from contextlib import AbstractAsyncContextManager
-from typing import Any
 
-import msgspec
 from prometheus_client import CONTENT_TYPE_LATEST
 from starlette.applications import Starlette
-from starlette.exceptions import HTTPException
-from starlette.requests import ClientDisconnect, Request
+from starlette.requests import Request
 from starlette.responses import Response
 from starlette.routing import Route
 
 from llmlab.gateway.asks import ROUTES, Body
 from llmlab.gateway.config import Config
-from llmlab.gateway.door import account_of
 from llmlab.gateway.exchange import Exchange
 from llmlab.gateway.forwarding import Begun, Forwarder
 from llmlab.gateway.log import Entry, Log
@@ -29,9 +25,8 @@ from llmlab.gateway.metrics import GatewayMetrics
 from llmlab.gateway.policy import Ask
 from llmlab.gateway.quotas import Account
 from llmlab.gateway.upstream import Upstream
-from llmlab.serve.app import CLIENT_GONE
-from llmlab.serve.door import reply
 from llmlab.serve.failures import ApiError
+from llmlab.serve.responses import CLIENT_GONE, application, as_json
 from llmlab.serve.streaming import EventStream, watched
 
 
@@ -52,22 +47,19 @@ class Gate:
             Route("/health", self.health, methods=["GET"]),
             Route("/metrics", self.metrics, methods=["GET"]),
         ]
-        handlers: dict[Any, Any] = {ApiError: _refused, HTTPException: _no_route, ClientDisconnect: _gone}
-        app = Starlette(routes=routes, exception_handlers=handlers, lifespan=lifespan)
-        app.router.redirect_slashes = False
-        return app
+        return application(routes, "GET /v1/models lists what can be asked.", lifespan)
 
     async def models(self, request: Request) -> Response:
-        account = account_of(request)
+        account = _account(request)
         names = [name for name in self._config.models if account.may_ask(name)]
-        return _json({"object": "list", "data": [self._model(name) for name in names]})
+        return as_json({"object": "list", "data": [self._model(name) for name in names]})
 
     async def model(self, request: Request) -> Response:
-        return _json(self._model(self._known(request.path_params["model"], account_of(request))))
+        return as_json(self._model(self._known(request.path_params["model"], _account(request))))
 
     async def answer(self, request: Request) -> Response:
         """A completion, a chat completion or embeddings."""
-        account = account_of(request)
+        account = _account(request)
         body = Body(request.url.path, await request.body())
         self._known(body.model, account)
         num_tokens, is_estimate = body.num_prompt_tokens(self._config.bytes_per_token)
@@ -112,12 +104,12 @@ class Gate:
 
     async def backends(self, request: Request) -> Response:
         """How each is: for people, and for dashboards."""
-        return _json({name: _shown(upstream) for name, upstream in self._forwarder.upstreams.items()})
+        return as_json({name: _shown(upstream) for name, upstream in self._forwarder.upstreams.items()})
 
     async def health(self, request: Request) -> Response:
         if all(upstream.standing.why_down is not None for upstream in self._forwarder.upstreams.values()):
             raise ApiError(503, "No backend can be asked. GET /backends says why.", code="no_backend")
-        return _json({"status": "ok"})
+        return as_json({"status": "ok"})
 
     async def metrics(self, request: Request) -> Response:
         return Response(self._metrics.text(), media_type=CONTENT_TYPE_LATEST)
@@ -143,6 +135,12 @@ class Gate:
             self._metrics.note_unlogged()
 
 
+def _account(request: Request) -> Account:
+    """Of who sent this request: the door has let him in."""
+    account: Account = request.state.who
+    return account
+
+
 def _shown(upstream: Upstream) -> dict[str, object]:
     standing = upstream.standing
     figures = standing.figures
@@ -150,22 +148,3 @@ def _shown(upstream: Upstream) -> dict[str, object]:
         "up": standing.why_down is None, "why_down": standing.why_down, "num_open": standing.num_open,
         "num_running": figures.num_running, "num_waiting": figures.num_waiting, "kv_use": figures.kv_use,
     }  # fmt: skip
-
-
-def _json(body: object) -> Response:
-    return Response(msgspec.json.encode(body), media_type="application/json")
-
-
-async def _refused(request: Request, error: Exception) -> Response:
-    assert isinstance(error, ApiError)
-    return reply(error)
-
-
-async def _gone(request: Request, error: Exception) -> Response:
-    return Response(status_code=CLIENT_GONE)
-
-
-async def _no_route(request: Request, error: Exception) -> Response:
-    assert isinstance(error, HTTPException)
-    text = f"{request.method} {request.url.path[:200]} is not served here. GET /v1/models lists what can be asked."
-    return reply(ApiError(error.status_code, text, headers=error.headers))

@@ -1,4 +1,4 @@
-"""Clients: from the token of a request to the account of who sent it.
+"""Clients: the Keys of a gateway, from the token of a request to the account of who sent it.
 
 This file must not know routes or backends.
 """
@@ -11,7 +11,11 @@ from collections.abc import Mapping
 from llmlab.gateway.oidc import Verifier
 from llmlab.gateway.quotas import Account
 from llmlab.remote.keys import Key
-from llmlab.serve.failures import ApiError
+
+WITHOUT_TOKEN = (
+    "This gateway needs a token: send the header `Authorization: Bearer TOKEN` (the openai client: api_key=TOKEN). Who "
+    "runs the gateway gives them out."
+)
 
 
 class Clients:
@@ -22,29 +26,15 @@ class Clients:
         self._verifier = verifier
         self._users: dict[str, Account] = {}
 
-    def of(self, authorization: bytes) -> Account:
-        """The account behind an Authorization header. Raises: ApiError (401).
-
-        Every token is compared, in a time that does not depend on how much of it is right.
-        """
-        kind, _, given = authorization.partition(b" ")
-        given = given.strip()
+    async def who(self, token: bytes) -> Account | None:
+        """The account of who has this token. Every one is compared, and takes as long as any other."""
         found: Account | None = None
-        for token, account in self._tokens:
-            if hmac.compare_digest(given, token):
+        for known, account in self._tokens:
+            if hmac.compare_digest(token, known):
                 found = account
-        if kind.lower() == b"bearer":
-            if found is not None:
-                return found
-            if self._verifier is not None and (name := self._verifier.user_of(given)) is not None:
-                return self._user(name)
-        raise ApiError(
-            401,
-            "This gateway needs a token: send the header `Authorization: Bearer TOKEN` (the openai client: "
-            "api_key=TOKEN). Who runs the gateway gives them out.",
-            code="invalid_api_key",
-            headers={"WWW-Authenticate": "Bearer"},
-        )
+        if found is None and self._verifier is not None and (name := self._verifier.user_of(token)) is not None:
+            return self._user(name)
+        return found
 
     def _user(self, name: str) -> Account:
         assert self._verifier is not None

@@ -5,17 +5,15 @@ This file must not know HTTP.
 
 from __future__ import annotations
 
-import re
 from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass
 
+from llmlab.engines import access
 from llmlab.errors import EngineError
 from llmlab.gateway.config import Config
 from llmlab.language import tr
 from llmlab.remote.keys import Key
-
-_TOKEN = re.compile(r"[!-~]{8,}")
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,7 +44,7 @@ def read_secrets(config: Config, environment: Mapping[str, str]) -> Secrets:
     }
     of_clients = {name: Key(environment[key.token_env]) for name, key in config.keys.items()}
     for name, token in of_clients.items():
-        if not _TOKEN.fullmatch(token.secret):
+        if not access.TOKEN.fullmatch(token.secret):
             raise EngineError(
                 tr("The token of {name} is not 8 or more plain characters without spaces: set {variable} anew.",
                    name=name, variable=config.keys[name].token_env)

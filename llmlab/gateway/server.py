@@ -1,4 +1,4 @@
-"""Gateway: uvicorn on a thread of this process, with the backends of a configuration behind it.
+"""Gateway: an endpoint of this process with the backends of a configuration behind it.
 
 This file must not know routes.
 """
@@ -6,25 +6,21 @@ This file must not know routes.
 from __future__ import annotations
 
 import asyncio
-import logging
 import os
 import socket
-import threading
 import time
 from collections.abc import AsyncIterator, Coroutine, Mapping
 from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any
 
-import uvicorn
 from starlette.applications import Starlette
 
 from llmlab.cards import Card
 from llmlab.errors import EngineError
 from llmlab.gateway.app import Gate
-from llmlab.gateway.clients import Clients
+from llmlab.gateway.clients import WITHOUT_TOKEN, Clients
 from llmlab.gateway.config import Config
-from llmlab.gateway.door import GatewayDoor
 from llmlab.gateway.forwarding import Forwarder
 from llmlab.gateway.log import Log
 from llmlab.gateway.metrics import GatewayMetrics
@@ -34,11 +30,13 @@ from llmlab.gateway.reading import read_config
 from llmlab.gateway.secrets import Secrets, read_secrets
 from llmlab.gateway.upstream import Upstream
 from llmlab.language import tr
-from llmlab.serve.listening import is_loopback, listen, tls_files
-from llmlab.serve.server import MAX_BODY_BYTES, POLL_S, START_S, STOP_S
+from llmlab.serve.door import Door
+from llmlab.serve.endpoint import POLL_S, Endpoint
+from llmlab.serve.listening import listen, tls_files
+from llmlab.serve.server import MAX_BODY_BYTES
 
 
-class Gateway:
+class Gateway(Endpoint):
     """A running gateway. Made by llmlab.gateway(); ends by stop()."""
 
     def __init__(
@@ -46,8 +44,6 @@ class Gateway:
         max_body_bytes: int,
     ) -> None:  # fmt: skip
         self.config, self.log_path = config, log.path
-        self._listener = listener
-        self.host, self.port, self.is_tls = host, int(listener.getsockname()[1]), bool(tls)
         self.upstreams = {
             name: Upstream(name, backend, secrets.of_backends[name]) for name, backend in config.backends.items()
         }
@@ -56,33 +52,17 @@ class Gateway:
         _remember(log, accounts)
         metrics = GatewayMetrics(self.upstreams)
         self._forwarder = Forwarder(config, self.upstreams)
-        self._door = GatewayDoor(
+        self._door = Door(
             Gate(config, self._forwarder, log, metrics).app(self._beside),
-            clients=Clients(secrets.of_clients, accounts, self._verifier),
+            keys=Clients(secrets.of_clients, accounts, self._verifier),
             max_body_bytes=max_body_bytes,
             metrics=metrics,
+            without_token=WITHOUT_TOKEN,
         )
-        logging.getLogger("uvicorn.error").setLevel(logging.CRITICAL)
-        settings = uvicorn.Config(
-            self._door, lifespan="on", ws="none", log_config=None, access_log=False, server_header=False,
-            timeout_graceful_shutdown=STOP_S, **tls,
-        )  # fmt: skip
-        settings.load()  # a key that cannot be read is told here, not in the thread
-        self._uvicorn = uvicorn.Server(settings)
+        super().__init__(self._door, listener, host=host, tls=tls, name="llmlab gateway", lifespan=True)
         self._loop: asyncio.AbstractEventLoop | None = None
-        self._thread = threading.Thread(target=self._run, name="llmlab gateway", daemon=True)
 
     # ---- what a user does
-
-    @property
-    def url(self) -> str:
-        """What clients take as their base URL, without the /v1."""
-        host = f"[{self.host}]" if ":" in self.host else self.host
-        return f"{'https' if self.is_tls else 'http'}://{host}:{self.port}"
-
-    @property
-    def running(self) -> bool:
-        return self._thread.is_alive()
 
     @property
     def failures(self) -> list[str]:
@@ -91,12 +71,10 @@ class Gateway:
 
     def stop(self) -> None:
         """End it: what runs for its clients ends with an error that says so. A second call does nothing."""
-        self._uvicorn.should_exit = True
+        self._let_in_nobody()
         if self._loop is not None and self._loop.is_running():
             self._loop.call_soon_threadsafe(self._forwarder.stop)
-        if self._thread.is_alive():
-            self._thread.join(STOP_S + START_S)
-        self._listener.close()
+        self._go_down()
 
     def wait(self) -> None:
         """Until it has ended. Ctrl-C raises KeyboardInterrupt, and the gateway runs on."""
@@ -125,7 +103,7 @@ class Gateway:
         return self.card._repr_html_()
 
     def _warnings(self) -> list[str]:
-        if self.is_tls or is_loopback(self.host):
+        if not self.is_open_and_plain:
             return []
         return [
             tr("Other machines reach it, and tokens travel unencrypted: give it a certificate (--tls-cert, --tls-key).")
@@ -135,16 +113,8 @@ class Gateway:
 
     def start(self) -> Gateway:
         """Raises: EngineError when it does not come up."""
-        self._thread.start()
-        end_s = time.monotonic() + START_S
-        while not self._uvicorn.started:
-            if not self._thread.is_alive() or time.monotonic() > end_s:
-                raise EngineError(tr("The gateway at {url} did not start.", url=self.url))
-            time.sleep(0.005)
+        self._come_up(tr("The gateway at {url} did not start.", url=self.url))
         return self
-
-    def _run(self) -> None:
-        self._uvicorn.run(sockets=[self._listener])
 
     @asynccontextmanager
     async def _beside(self, app: Starlette) -> AsyncIterator[None]:

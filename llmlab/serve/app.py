@@ -9,13 +9,10 @@ import base64
 import time
 from array import array
 from collections.abc import AsyncIterator, Callable
-from typing import Any
 
-import msgspec
 from prometheus_client import CONTENT_TYPE_LATEST
 from starlette.applications import Starlette
-from starlette.exceptions import HTTPException
-from starlette.requests import ClientDisconnect, Request
+from starlette.requests import Request
 from starlette.responses import Response
 from starlette.routing import Route
 
@@ -27,18 +24,15 @@ from llmlab.serve.answering import Answering, QueueStay, Stay
 from llmlab.serve.asks import Ask, of_chat, of_completion, texts_to_embed
 from llmlab.serve.bodies import ChatBody, CompletionBody, EmbeddingsBody, read, read_struct
 from llmlab.serve.description import description
-from llmlab.serve.door import reply
 from llmlab.serve.failures import ApiError
 from llmlab.serve.forms import ChatForm, CompletionForm, Form, usage_of
 from llmlab.serve.metrics import Metrics
 from llmlab.serve.pieces import Pieces
 from llmlab.serve.queueing import Queue
+from llmlab.serve.responses import CLIENT_GONE, application, as_json
 from llmlab.serve.streaming import EventStream, watched
 from llmlab.serve.tracing import Tracing
 from llmlab.trace import FinishReason
-
-# What nginx logs for a client that did not wait; nobody gets it, but the count of answers has it.
-CLIENT_GONE = 499
 
 
 class Service:
@@ -58,10 +52,7 @@ class Service:
             answering.cancel()
 
     def app(self) -> Starlette:
-        handlers: dict[Any, Any] = {ApiError: _refused, HTTPException: _no_route, ClientDisconnect: _gone}
-        app = Starlette(routes=self.routes(), exception_handlers=handlers)
-        app.router.redirect_slashes = False
-        return app
+        return application(self.routes(), "GET /openapi.json lists what is.")
 
     def routes(self) -> list[Route]:
         return [
@@ -77,11 +68,11 @@ class Service:
         ]
 
     async def models(self, request: Request) -> Response:
-        return _json(replies.Models(data=[self._model()]))
+        return as_json(replies.Models(data=[self._model()]))
 
     async def model(self, request: Request) -> Response:
         self._check_model(request.path_params["model"])
-        return _json(self._model())
+        return as_json(self._model())
 
     async def completions(self, request: Request) -> Response:
         body = read(CompletionBody, await request.body())
@@ -103,18 +94,18 @@ class Service:
         shown = [_base64(v) if body.encoding_format == "base64" else v for v in vectors]
         usage = {"prompt_tokens": num_tokens, "total_tokens": num_tokens}
         data = [replies.Embedding(index=index, embedding=vector) for index, vector in enumerate(shown)]
-        return _json(replies.Embeddings(model=model, data=data, usage=usage))
+        return as_json(replies.Embeddings(model=model, data=data, usage=usage))
 
     async def health(self, request: Request) -> Response:
         if not self._handle.alive:
             raise ApiError(503, f"{self._handle.name} is not loaded any more.", code="engine_died")
-        return _json({"status": "ok"})
+        return as_json({"status": "ok"})
 
     async def metrics(self, request: Request) -> Response:
         return Response(self._metrics.text(), media_type=CONTENT_TYPE_LATEST)
 
     async def openapi(self, request: Request) -> Response:
-        return _json(description())
+        return as_json(description())
 
     # ---- answers
 
@@ -146,7 +137,7 @@ class Service:
                 if not ask.stream:
                     results = await answering.done()
                     await self._learn(answering)
-                    return _json(form.whole(results))
+                    return as_json(form.whole(results))
             stream = EventStream(self._events(answering, form), leave)
             return stream
         except ApiError:
@@ -215,25 +206,5 @@ def _parts(
     return [*(([token], None) for token in tokens[:-1]), (tokens[-1:], reason)]
 
 
-def _json(body: Any) -> Response:
-    return Response(msgspec.json.encode(body), media_type="application/json")
-
-
 def _base64(vector: list[float]) -> str:
     return base64.b64encode(array("f", vector).tobytes()).decode()
-
-
-async def _refused(request: Request, error: Exception) -> Response:
-    assert isinstance(error, ApiError)
-    return reply(error)
-
-
-async def _gone(request: Request, error: Exception) -> Response:
-    return Response(status_code=CLIENT_GONE)
-
-
-async def _no_route(request: Request, error: Exception) -> Response:
-    assert isinstance(error, HTTPException)
-    path = request.url.path[:200]
-    text = f"{request.method} {path} is not served here. GET /openapi.json lists what is."
-    return reply(ApiError(error.status_code, text, headers=error.headers))

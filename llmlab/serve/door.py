@@ -13,16 +13,19 @@ from collections import deque
 from typing import Protocol
 
 from starlette.requests import ClientDisconnect
-from starlette.responses import Response
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from llmlab.language import english
 from llmlab.serve.failures import ApiError
-from llmlab.serve.metrics import Metrics
+from llmlab.serve.responses import reply
 
 # What a client may call its request; it stands in traces, logs and headers.
 _NAME = re.compile(rb"[A-Za-z0-9._:/@+=-]{1,128}")
 NUM_KEPT_FAILURES = 20
+WITHOUT_TOKEN = (
+    "This server needs its token: send the header `Authorization: Bearer TOKEN` (the openai client: api_key=TOKEN). "
+    "Who started the server sees the token."
+)
 
 
 class Keys(Protocol):
@@ -33,6 +36,12 @@ class Keys(Protocol):
 
         Takes as long for a token that is nearly right as for any other.
         """
+
+
+class Counts(Protocol):
+    """Who counts the answers."""
+
+    def note_http(self, path: str, status: int) -> None: ...
 
 
 class OneToken:
@@ -48,12 +57,17 @@ class OneToken:
 class Door:
     """An ASGI application around another. `failures`: tracebacks of what should not have happened."""
 
-    def __init__(self, app: ASGIApp, *, keys: Keys, max_body_bytes: int, metrics: Metrics) -> None:
+    def __init__(
+        self, app: ASGIApp, *, keys: Keys, max_body_bytes: int, metrics: Counts, without_token: str = WITHOUT_TOKEN
+    ) -> None:
         self._app, self._metrics, self._max_body_bytes = app, metrics, max_body_bytes
-        self._keys = keys
+        self._keys, self._without_token = keys, without_token
         self.failures: deque[str] = deque(maxlen=NUM_KEPT_FAILURES)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] == "lifespan":  # uvicorn's, not a client's
+            await self._app(scope, receive, send)
+            return
         if scope["type"] != "http":
             raise RuntimeError(f"{scope['type']} is not served")
         headers = dict(scope["headers"])
@@ -80,13 +94,7 @@ class Door:
         kind, _, given = authorization.partition(b" ")
         who = await self._keys.who(given.strip()) if kind.lower() == b"bearer" else None
         if who is None:
-            raise ApiError(
-                401,
-                "This server needs its token: send the header `Authorization: Bearer TOKEN` (the openai client: "
-                "api_key=TOKEN). Who started the server sees the token.",
-                code="invalid_api_key",
-                headers={"WWW-Authenticate": "Bearer"},
-            )
+            raise ApiError(401, self._without_token, code="invalid_api_key", headers={"WWW-Authenticate": "Bearer"})
         return who
 
     def _check_length(self, content_length: bytes) -> None:
@@ -114,7 +122,7 @@ class Door:
 class _Answer:
     """The way back: the id goes along, and the status is counted."""
 
-    def __init__(self, send: Send, name: str, scope: Scope, metrics: Metrics) -> None:
+    def __init__(self, send: Send, name: str, scope: Scope, metrics: Counts) -> None:
         self._send, self._name, self._scope, self._metrics = send, name.encode(), scope, metrics
         self._has_begun = False
 
@@ -132,10 +140,6 @@ class _Answer:
             return
         response = reply(error)
         await response(self._scope, _nothing, self.send)
-
-
-def reply(error: ApiError) -> Response:
-    return Response(error.body, error.status, error.headers, "application/json")
 
 
 async def _nothing() -> Message:

@@ -1,11 +1,10 @@
-"""Where a server listens: the socket, the files of its certificate, and who reaches it.
+"""Where a server listens: the socket, and the files of its certificate.
 
 This file must not know engines or HTTP.
 """
 
 from __future__ import annotations
 
-import ipaddress
 import socket
 from pathlib import Path
 from typing import Any
@@ -36,10 +35,3 @@ def tls_files(cert: str | Path | None, key: str | Path | None) -> dict[str, Any]
     if (cert is None) != (key is None):
         raise EngineError(tr("TLS needs both: a certificate (--tls-cert FILE) and its key (--tls-key FILE)."))
     return {} if cert is None else {"ssl_certfile": str(cert), "ssl_keyfile": str(key)}
-
-
-def is_loopback(host: str) -> bool:
-    try:
-        return ipaddress.ip_address(host).is_loopback
-    except ValueError:
-        return host == "localhost"

@@ -1,47 +1,42 @@
-"""Server: uvicorn on a thread of this process, from serve() to stop().
+"""Server: an engine behind an endpoint of this process, from serve() to stop().
 
 This file must not know routes.
 """
 
 from __future__ import annotations
 
-import logging
-import re
 import secrets
 import shlex
 import socket
 import threading
-import time
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
 from typing import Any, TypeVar
 
-import uvicorn
 from starlette.types import ASGIApp
 
 from llmlab.cards import Card
+from llmlab.engines import access
 from llmlab.engines.handle import EngineHandle
 from llmlab.engines.registry import current, require_loaded
 from llmlab.errors import EngineError
 from llmlab.language import tr
 from llmlab.serve.app import Service
 from llmlab.serve.door import Door, Keys, OneToken
-from llmlab.serve.listening import is_loopback, listen, tls_files
+from llmlab.serve.endpoint import POLL_S, Endpoint
+from llmlab.serve.listening import listen, tls_files
 from llmlab.serve.metrics import Metrics
 from llmlab.serve.queueing import Queue
 
 MAX_BODY_BYTES = 4 * 2**20
 MAX_OPEN = 256
-# A stop tells the streams that are open, and waits this long for them to be read to their end.
-STOP_S, START_S, POLL_S = 2, 30.0, 0.25
-_TOKEN = re.compile(r"[!-~]{8,}")
 
 _servers: dict[EngineHandle, Server] = {}
 ServerT = TypeVar("ServerT", bound="Server")
 
 
-class Server:
+class Server(Endpoint):
     """A running endpoint. Made by llmlab.serve(); ends by stop(), or when its engine is unloaded."""
 
     def __init__(
@@ -56,22 +51,11 @@ class Server:
         max_body_bytes: int,
     ) -> None:
         self.handle, self.token = handle, token
-        self._listener = listener
-        self.host, self.port = host, int(listener.getsockname()[1])
         self._queue = Queue(max_open)
         metrics = Metrics(handle, self._queue)
         self._service = self._make_service(metrics)
         self._door = Door(self._app(), keys=self._keys(), max_body_bytes=max_body_bytes, metrics=metrics)
-        self.is_tls = bool(tls)
-        # what it logs would land in a notebook's cells
-        logging.getLogger("uvicorn.error").setLevel(logging.CRITICAL)
-        config = uvicorn.Config(
-            self._door, lifespan="off", ws="none", log_config=None, access_log=False, server_header=False,
-            timeout_graceful_shutdown=STOP_S, **tls,
-        )  # fmt: skip
-        config.load()  # a key that cannot be read is told here, not in the thread
-        self._uvicorn = uvicorn.Server(config)
-        self._thread = threading.Thread(target=self._run, name="llmlab server", daemon=True)
+        super().__init__(self._door, listener, host=host, tls=tls, name="llmlab server", lifespan=False)
         self._watcher = threading.Thread(target=self._watch_engine, name="llmlab server watch", daemon=True)
 
     # ---- what it is made of
@@ -88,16 +72,6 @@ class Server:
     # ---- what a user does
 
     @property
-    def url(self) -> str:
-        """What clients take as their base URL, without the /v1."""
-        host = f"[{self.host}]" if ":" in self.host else self.host
-        return f"{'https' if self.is_tls else 'http'}://{host}:{self.port}"
-
-    @property
-    def running(self) -> bool:
-        return self._thread.is_alive()
-
-    @property
     def num_open(self) -> int:
         """Answers to clients that have not ended on the engine."""
         return self._queue.num_open
@@ -109,11 +83,9 @@ class Server:
 
     def stop(self) -> None:
         """End it: what still runs for its clients is stopped on the engine. A second call does nothing."""
-        self._uvicorn.should_exit = True
+        self._let_in_nobody()
         self._service.cancel_all()
-        if self._thread.is_alive() and threading.current_thread() is not self._thread:
-            self._thread.join(STOP_S + START_S)
-        self._listener.close()
+        self._go_down()
         if _servers.get(self.handle) is self:
             del _servers[self.handle]
 
@@ -158,7 +130,7 @@ class Server:
         return f"Server({self.handle.name!r} at {self.url}/v1{state})"
 
     def _warnings(self) -> list[str]:
-        if self.is_tls or is_loopback(self.host):
+        if not self.is_open_and_plain:
             return []
         return [
             tr(
@@ -171,18 +143,10 @@ class Server:
 
     def start(self) -> Server:
         """Raises: EngineError when it does not come up."""
-        self._thread.start()
-        end_s = time.monotonic() + START_S
-        while not self._uvicorn.started:
-            if not self._thread.is_alive() or time.monotonic() > end_s:
-                raise EngineError(tr("The server at {url} did not start.", url=self.url))
-            time.sleep(0.005)
+        self._come_up(tr("The server at {url} did not start.", url=self.url))
         self._watcher.start()
         _servers[self.handle] = self
         return self
-
-    def _run(self) -> None:
-        self._uvicorn.run(sockets=[self._listener])
 
     def _watch_engine(self) -> None:
         while self._thread.is_alive():
@@ -211,7 +175,7 @@ def serve(
 
     Raises: EngineError when the engine is gone, the port is taken, or a certificate cannot be used.
     """
-    if token is not None and not _TOKEN.fullmatch(token):
+    if token is not None and not access.TOKEN.fullmatch(token):
         raise EngineError(tr("A token is 8 or more plain characters without spaces. Leave it out, and one is made."))
     made = partial(Server, token=token or new_token(), max_open=max_open, max_body_bytes=max_body_bytes)
     return opened(made, handle, host=host, port=port, tls_cert=tls_cert, tls_key=tls_key)

@@ -11,14 +11,15 @@ from __future__ import annotations
 import asyncio
 import time
 from collections.abc import AsyncIterator, Callable, Iterable
+from typing import Protocol
 
-import msgspec
 from starlette.requests import Request as HttpRequest
 from starlette.responses import Response
 from starlette.routing import Route
 
 from llmlab.engines.handle import EngineHandle
 from llmlab.serve.failures import ApiError
+from llmlab.serve.responses import as_json
 from llmlab.serve.streaming import EventStream
 from llmlab.trace import Request, Step, lines
 from llmlab.trace.lines import Line
@@ -28,6 +29,18 @@ MAX_STREAMS = 256
 
 # A record on its way to a client -> what goes there in its place; None: nothing does.
 Filter = Callable[[Line], Line | None]
+
+
+class Eye(Protocol):
+    """What one client sees, as lines of a trace file."""
+
+    def begin(self) -> bytes: ...
+
+    def news(self) -> bytes:
+        """What came since the last call."""
+
+    def end(self) -> bytes:
+        """After the engine has ended."""
 
 
 class Tracing:
@@ -69,12 +82,12 @@ class Tracing:
             )  # fmt: skip
         keep = self._filter_of(request) if self._filter_of is not None else None
         self.num_open += 1
-        return LineStream(self._lines(keep), self._leave())
+        return LineStream(self._told(_Filtered(self._handle, keep)), self._leave())
 
     async def trace_clock(self, request: HttpRequest) -> Response:
         """Now, as the steps of the trace count: what a client compares with its own clock."""
         now_s = time.monotonic() - self._handle.epoch_s
-        return Response(msgspec.json.encode({"t_s": now_s}), media_type="application/json")
+        return as_json({"t_s": now_s})
 
     def _leave(self) -> Callable[[], None]:
         """To be called when a stream has ended, and may be called again."""
@@ -87,21 +100,26 @@ class Tracing:
 
         return leave
 
-    async def _lines(self, keep: Filter | None) -> AsyncIterator[bytes]:
-        followed, said_s = Followed(self._handle), time.monotonic()
-        yield _encoded(followed.begin(), keep)
+    async def _told(self, eye: Eye) -> AsyncIterator[bytes]:
+        """All that `eye` sees, until the engine or the server has ended."""
+        said_s = time.monotonic()
+        yield eye.begin()
         while not self._is_stopped:
             is_alive = self._handle.alive  # first this: what it did before its end has come then
-            if content := _encoded(followed.news(), keep):
+            if content := eye.news():
                 yield content
                 said_s = time.monotonic()
             elif time.monotonic() - said_s > IDLE_S:
                 yield b"\n"
                 said_s = time.monotonic()
             if not is_alive:
-                yield _encoded(followed.end(), keep)
+                yield eye.end()
                 return
-            await asyncio.sleep(PERIOD_S)
+            await asyncio.sleep(self._period_s())
+
+    def _period_s(self) -> float:
+        """Between two looks of one stream."""
+        return PERIOD_S
 
 
 class Followed:
@@ -141,10 +159,29 @@ class Followed:
             self._open.difference_update(step.finished)
 
 
+class _Filtered:
+    """The Eye of a client: an engine, as its filter lets it through."""
+
+    def __init__(self, handle: EngineHandle, keep: Filter | None) -> None:
+        self._followed, self._keep = Followed(handle), keep
+
+    def begin(self) -> bytes:
+        return self._encoded(self._followed.begin())
+
+    def news(self) -> bytes:
+        return self._encoded(self._followed.news())
+
+    def end(self) -> bytes:
+        return self._encoded(self._followed.end())
+
+    def _encoded(self, records: Iterable[Line]) -> bytes:
+        kept = records if self._keep is None else map(self._keep, records)
+        return encoded(record for record in kept if record is not None)
+
+
 class LineStream(EventStream):
     media_type = "application/jsonl"
 
 
-def _encoded(records: Iterable[Line], keep: Filter | None) -> bytes:
-    kept = records if keep is None else (keep(record) for record in records)
-    return b"".join(lines.encode(record) + b"\n" for record in kept if record is not None)
+def encoded(records: Iterable[Line]) -> bytes:
+    return b"".join(lines.encode(record) + b"\n" for record in records)

@@ -6,6 +6,7 @@ import csv
 import json
 import threading
 import time
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -57,6 +58,9 @@ class Class:
         for client in self._clients.values():
             client.close()
         self.room.stop()
+
+
+MakeClass = Callable[..., Class]
 
 
 class Watcher:

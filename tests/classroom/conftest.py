@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -12,12 +12,11 @@ import pytest
 sys.path += [str(Path(__file__).resolve().parent.parent / part) for part in ("engines", "serve")]
 
 import fake_loading
-from class_support import Class
+from class_support import Class, MakeClass
 
 import llmlab
 from llmlab.engines import registry
 
-MakeClass = Callable[..., Class]
 OF_ENGINE = {"step_s", "fail_at", "num_cells", "seqs", "ctx", "step_tokens", "isolation", "engine"}
 
 

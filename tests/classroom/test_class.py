@@ -7,8 +7,7 @@ from pathlib import Path
 
 import httpx
 import pytest
-from class_support import Class, Watcher, error_of
-from conftest import MakeClass
+from class_support import Class, MakeClass, Watcher, error_of
 from serve_support import wait_until
 
 import llmlab

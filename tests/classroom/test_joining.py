@@ -10,8 +10,7 @@ from pathlib import Path
 
 import httpx
 import pytest
-from class_support import tokens_in
-from conftest import MakeClass
+from class_support import MakeClass, tokens_in
 from IPython.core.error import UsageError
 from IPython.core.interactiveshell import InteractiveShell
 from serve_support import wait_until

@@ -10,8 +10,7 @@ from typing import ClassVar
 
 import httpx
 import pytest
-from class_support import error_of
-from conftest import MakeClass
+from class_support import MakeClass, error_of
 
 from llmlab.classroom.hub import place_of_service
 from llmlab.errors import EngineError

@@ -8,7 +8,7 @@ import { MARKS, element, legend, paper, resizePaper, text, thousands } from "./d
 import { mix } from "./theme.js";
 import { timelineEvery } from "./timeline_geometry.js";
 import { timelineTip } from "./timeline_legend.js";
-import { endMark, waitingLine } from "./timeline_marks.js";
+import { endMark, rowName, waitingLine } from "./timeline_marks.js";
 import { listenToTimeline } from "./timeline_pointer.js";
 
 const ARRIVALS_TOP = 22, ARRIVALS_LEFT = 138, ARRIVALS_RIGHT = 54, ARRIVALS_AXIS = 20, ARRIVALS_MOST_PX = 420;
@@ -149,16 +149,8 @@ export function arrivalsPicture(el, story, clock) {
   }
 
   function drawName(theme, r, middle, colour) {
-    const side = Math.min(12, layout.rowHeight - 3);
-    const size = layout.rowHeight >= 22 ? 13 : 11;
-    g.fillStyle = colour;
-    g.fillRect(8, middle - side / 2, side, side);
-    g.strokeStyle = theme.edge(colour);
-    g.lineWidth = 1;
-    g.strokeRect(8.5, middle - side / 2 + 0.5, side - 1, side - 1);
-    text(g, story.requests[r].name, 26, middle + size / 3, { size, weight: 600, colour: theme.ink });
+    const right = rowName(g, theme, story.requests[r].name, colour, layout.rowHeight, middle);
     const prompt = story.requests[r].prompt;
-    const right = { size: Math.min(11.5, size), colour: theme.ink2, align: "right" };
     text(g, prompt ? thousands(prompt) : "–", layout.left - 14, middle + 4, right);
   }
 

@@ -1,6 +1,6 @@
-/** The marks of a row: how waiting, prefill, decode, recompute and the end look. Rows, lens and legend share them. */
+/** The marks of a row: its name, and how waiting, prefill, decode, recompute and the end look. Rows, lens, legend share them. */
 
-import { MARKS, hatch } from "./draw.js";
+import { MARKS, hatch, text } from "./draw.js";
 import { mix } from "./theme.js";
 
 function timelineDash(g, dash, width, colour, x0, x1, y) {
@@ -58,4 +58,17 @@ export function endMark(g, theme, kind, x, y, height = 12) {
   if (kind !== "finished") return MARKS[kind](g, x, y, theme);
   g.fillStyle = theme.ink;
   g.fillRect(x - 2, y - height / 2, 4, height);
+}
+
+/** The square and the name of a request, left of its row; the style of the figures that stand right of them. */
+export function rowName(g, theme, name, colour, rowHeight, middle) {
+  const side = Math.min(12, rowHeight - 3);
+  const size = rowHeight >= 22 ? 13 : 11;
+  g.fillStyle = colour;
+  g.fillRect(8, middle - side / 2, side, side);
+  g.strokeStyle = theme.edge(colour);
+  g.lineWidth = 1;
+  g.strokeRect(8.5, middle - side / 2 + 0.5, side - 1, side - 1);
+  text(g, name, 26, middle + size / 3, { size, weight: 600, colour: theme.ink });
+  return { size: Math.min(11.5, size), colour: theme.ink2, align: "right" };
 }

@@ -5,7 +5,7 @@
 
 import { MARKS, text, textWidth } from "./draw.js";
 import { timelineColumnArrays, timelineColumnFrom, timelinePieces } from "./timeline_geometry.js";
-import { decodeBar, endMark, lostLine, prefillBox, recomputeBox, waitingLine } from "./timeline_marks.js";
+import { decodeBar, endMark, lostLine, prefillBox, recomputeBox, rowName, waitingLine } from "./timeline_marks.js";
 import { PHASE_CODE, PHASE_NAMES } from "./timeline_phases.js";
 import { mix, rgb, textOn } from "./theme.js";
 import { lostWords } from "./timeline_words.js";
@@ -38,17 +38,8 @@ function timelineHeadings(g, { theme, story, layout }) {
 }
 
 function timelineGutter(g, { theme, story, phases, layout }, row, r, middle) {
-  const side = Math.min(12, layout.rowHeight - 3);
-  const size = layout.rowHeight >= 22 ? 13 : 11;
-  const colour = theme.owner(r, phases.rows.length);
-  g.fillStyle = colour;
-  g.fillRect(8, middle - side / 2, side, side);
-  g.strokeStyle = theme.edge(colour);
-  g.lineWidth = 1;
-  g.strokeRect(8.5, middle - side / 2 + 0.5, side - 1, side - 1);
-  text(g, story.requests[r].name, 26, middle + size / 3, { size, weight: 600, colour: theme.ink });
+  const right = rowName(g, theme, story.requests[r].name, theme.owner(r, phases.rows.length), layout.rowHeight, middle);
   const prompt = story.requests[r].prompt;
-  const right = { size: Math.min(11.5, size), colour: theme.ink2, align: "right" };
   text(g, prompt == null ? "–" : String(prompt), layout.left - 44, middle + 4, right);
   if (row.hit) text(g, String(row.hit), layout.left - 13, middle + 4, { ...right, weight: 600, colour: theme.hit });
 }

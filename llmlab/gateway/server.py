@@ -17,7 +17,6 @@ from typing import Any
 from starlette.applications import Starlette
 
 from llmlab.cards import Card
-from llmlab.errors import EngineError
 from llmlab.gateway.app import Gate
 from llmlab.gateway.clients import WITHOUT_TOKEN, Clients
 from llmlab.gateway.config import Config
@@ -32,7 +31,7 @@ from llmlab.gateway.upstream import Upstream
 from llmlab.language import tr
 from llmlab.serve.door import Door
 from llmlab.serve.endpoint import POLL_S, Endpoint
-from llmlab.serve.listening import listen, tls_files
+from llmlab.serve.listening import closed_on_failure, listen, tls_files
 from llmlab.serve.server import MAX_BODY_BYTES
 
 
@@ -162,16 +161,8 @@ def gateway(
     log, tls = Log(folder / config.log), tls_files(tls_cert, tls_key)
     log.check()
     listener = listen(host, port)
-    try:
+    with closed_on_failure(listener, tls_cert, tls_key):
         return Gateway(config, secrets, listener, host=host, tls=tls, log=log, max_body_bytes=max_body_bytes).start()
-    except OSError as error:  # ssl.SSLError is one
-        listener.close()
-        raise EngineError(
-            tr("{cert} and {key} are no certificate and its key ({error}).", cert=tls_cert, key=tls_key, error=error)
-        ) from None
-    except BaseException:
-        listener.close()
-        raise
 
 
 def _remember(log: Log, accounts: Mapping[str, Account]) -> None:

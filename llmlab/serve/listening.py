@@ -6,6 +6,8 @@ This file must not know engines or HTTP.
 from __future__ import annotations
 
 import socket
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -29,6 +31,21 @@ def listen(host: str, port: int) -> socket.socket:
                 error=error,
             )
         ) from None
+
+
+@contextmanager
+def closed_on_failure(listener: socket.socket, cert: str | Path | None, key: str | Path | None) -> Iterator[None]:
+    """What is made on a socket comes up, or the socket is closed. Raises: EngineError for files that are no TLS."""
+    try:
+        yield
+    except OSError as error:  # ssl.SSLError is one
+        listener.close()
+        raise EngineError(
+            tr("{cert} and {key} are no certificate and its key ({error}).", cert=cert, key=key, error=error)
+        ) from None
+    except BaseException:
+        listener.close()
+        raise
 
 
 def tls_files(cert: str | Path | None, key: str | Path | None) -> dict[str, Any]:

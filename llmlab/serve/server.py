@@ -25,7 +25,7 @@ from llmlab.language import tr
 from llmlab.serve.app import Service
 from llmlab.serve.door import Door, Keys, OneToken
 from llmlab.serve.endpoint import POLL_S, Endpoint
-from llmlab.serve.listening import listen, tls_files
+from llmlab.serve.listening import closed_on_failure, listen, tls_files
 from llmlab.serve.metrics import Metrics
 from llmlab.serve.queueing import Queue
 
@@ -203,18 +203,10 @@ def opened(
     if (before := _servers.get(handle)) is not None:
         before.stop()
     listener = listen(host, port)
-    try:
+    with closed_on_failure(listener, tls_cert, tls_key):
         server = make(handle, listener, host=host, tls=tls)
         server.start()
         return server
-    except OSError as error:  # ssl.SSLError is one
-        listener.close()
-        raise EngineError(
-            tr("{cert} and {key} are no certificate and its key ({error}).", cert=tls_cert, key=tls_key, error=error)
-        ) from None
-    except BaseException:
-        listener.close()
-        raise
 
 
 def servers() -> list[Server]:

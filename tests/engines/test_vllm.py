@@ -11,7 +11,7 @@ import pytest
 from llmlab import models
 from llmlab.errors import EngineError, ModelError, RequestError
 from tests.engines.serving import reason, request, text, token_ids
-from tests.engines.vllm_support import CROWD, PREFIX, engine, no_block_is_held, serve
+from tests.engines.vllm_support import CROWD, PREFIX, crowd_equals_each_alone, engine, no_block_is_held, serve
 from tests.models.nasty_strings import nasty_strings
 
 pytestmark = pytest.mark.slow
@@ -79,14 +79,7 @@ def test_the_text_of_the_tokens_is_the_text_of_the_answer(on):
 
 @pytest.mark.soak  # with a tiny model in test_vllm_scheduling.py
 def test_a_crowd_with_preemptions_and_shared_prefixes_equals_each_request_alone(on):
-    asked = dict(max_tokens=40, ignore_eos=True)
-    together = serve(on, [request(on, f"r{i}", prompt, **asked) for i, prompt in enumerate(CROWD)])
-    steps = together.step_records
-    assert sum(len(step.preempted) for step in steps) > 0
-    assert sum(hit for step in steps for hit in step.prefix_hits.values()) >= 3 * len(PREFIX)
-    assert together.validate() == []
-    for i in (0, 4, 9):
-        assert token_ids(serve(on, [request(on, "r", CROWD[i], **asked)]), "r") == token_ids(together, f"r{i}")
+    crowd_equals_each_alone(on, CROWD, PREFIX)
 
 
 def test_a_stop_string_ends_the_answer_and_is_not_shown(on):

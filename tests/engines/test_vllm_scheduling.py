@@ -16,7 +16,7 @@ from llmlab.trace import Trace
 from tests.engines.serving import reason, request, text, token_ids
 from tests.engines.vllm_support import TINY_CROWD as CROWD
 from tests.engines.vllm_support import TINY_PREFIX as PREFIX
-from tests.engines.vllm_support import FollowedEngine, no_block_is_held, serve, tiny_engine
+from tests.engines.vllm_support import FollowedEngine, crowd_equals_each_alone, no_block_is_held, serve, tiny_engine
 
 pytestmark = pytest.mark.slow
 COUNT = "Count: one, two, three,"
@@ -51,14 +51,7 @@ def nothing_is_left_in_flight(on):
 
 
 def test_a_crowd_with_preemptions_and_shared_prefixes_equals_each_request_alone(on):
-    asked = dict(max_tokens=40, ignore_eos=True)
-    together = serve(on, [request(on, f"r{i}", prompt, **asked) for i, prompt in enumerate(CROWD)])
-    steps = together.step_records
-    assert sum(len(step.preempted) for step in steps) > 0
-    assert sum(hit for step in steps for hit in step.prefix_hits.values()) >= 3 * len(PREFIX)
-    assert together.validate() == []
-    for i in (0, 4, 9):
-        assert token_ids(serve(on, [request(on, "r", CROWD[i], **asked)]), "r") == token_ids(together, f"r{i}")
+    crowd_equals_each_alone(on, CROWD, PREFIX)
 
 
 def test_a_stop_string_ends_a_request_that_is_already_scheduled_again(on):

@@ -15,6 +15,7 @@ from llmlab.engines.vllm import VllmEngine
 from llmlab.trace import BlockDelta, Header, Request, Step, Trace
 from llmlab.trace.block_state import BlockState
 from tests.engines import serving
+from tests.engines.serving import request, token_ids
 
 SMALL = {"kv_tokens": 640, "max_model_len": 384, "token_budget": 128, "max_num_seqs": 8}
 # Twelve prompts over 20 blocks of 32: every third begins with the same three blocks.
@@ -69,6 +70,18 @@ def serve(on: FollowedEngine, requests: Sequence[Request]) -> Trace:
     header = on.header_now
     trace = serving.serve(on, requests)
     return Trace(header, trace.request_records, trace.step_records)
+
+
+def crowd_equals_each_alone(on: FollowedEngine, crowd: Sequence[Sequence[int]], prefix: Sequence[int]) -> None:
+    """Served together, with preemptions and shared prefixes, as each is alone."""
+    asked: dict[str, Any] = dict(max_tokens=40, ignore_eos=True)
+    together = serve(on, [request(on, f"r{i}", prompt, **asked) for i, prompt in enumerate(crowd)])
+    steps = together.step_records
+    assert sum(len(step.preempted) for step in steps) > 0
+    assert sum(hit for step in steps for hit in step.prefix_hits.values()) >= 3 * len(prefix)
+    assert together.validate() == []
+    for i in (0, 4, 9):
+        assert token_ids(serve(on, [request(on, "r", crowd[i], **asked)]), "r") == token_ids(together, f"r{i}")
 
 
 def no_block_is_held(on: VllmEngine) -> bool:

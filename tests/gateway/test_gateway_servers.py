@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import subprocess
-import sys
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -14,11 +12,11 @@ import llmlab
 from llmlab import models
 from llmlab.engines.packages import missing
 from llmlab.gateway import gateway
+from tests.engines.llama_serving import llama_served
 from tests.engines.vllm_serving import served
 
 pytestmark = pytest.mark.soak
 
-SCRIPT = Path(__file__).resolve().parents[1] / "remote" / "llama_server.py"
 CONFIG = """
 backends:
   vllm: {{url: {vllm}}}
@@ -35,15 +33,8 @@ keys:
 
 @pytest.fixture
 def llama_server() -> Iterator[str]:
-    pytest.importorskip("xllamacpp")
-    command = [sys.executable, str(SCRIPT), str(models.get("smollm2-135m").gguf("Q8_0"))]
-    with subprocess.Popen(
-        command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True
-    ) as process:
-        assert process.stdin is not None and process.stdout is not None
-        yield next(line.strip() for line in process.stdout if line.startswith("http"))
-        process.stdin.close()
-        process.wait(20)
+    with llama_served() as url:
+        yield url
 
 
 def test_three_kinds_of_server_answer_through_one_door_and_tell_their_load(tmp_path: Path, llama_server: str):

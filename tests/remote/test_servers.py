@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import subprocess
-import sys
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -14,24 +12,16 @@ from llmlab import models
 from llmlab.engines.packages import missing
 from llmlab.errors import RequestError
 from llmlab.remote import RemoteHandle
+from tests.engines.llama_serving import llama_served
 from tests.engines.vllm_serving import served
 
-SCRIPT = Path(__file__).parent / "llama_server.py"
 COUNTING = "1, 2, 3, 4, 5, 6,"
 
 
 @pytest.fixture(scope="module")
 def llama_server() -> Iterator[str]:
-    pytest.importorskip("xllamacpp")
-    command = [sys.executable, str(SCRIPT), str(models.get("smollm2-135m").gguf("Q8_0"))]
-    with subprocess.Popen(
-        command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True
-    ) as process:
-        assert process.stdin is not None and process.stdout is not None
-        address = next(line.strip() for line in process.stdout if line.startswith("http"))
-        yield address
-        process.stdin.close()
-        process.wait(20)
+    with llama_served() as url:
+        yield url
 
 
 def check(handle: RemoteHandle) -> None:

@@ -1,6 +1,7 @@
 """One engine for a class: 60 students, real HTTP clients, ask 3 things each within 20 s and watch the batch meanwhile.
 
     python -m benchmarks.bench_class
+    python -m benchmarks.bench_class --students 200 --rounds 1
 
 One process holds the engine and the class; this one is the students. In every second round one more student floods: he
 asks 100 things at once, and does not wait when he is told to.
@@ -30,17 +31,17 @@ NUM_STUDENTS, NUM_PLACES, NUM_TOKENS, NUM_FLOODED = 60, 16, 24, 100
 TOKENS_PER_MINUTE = 400
 MAX_RATIO = 3.0
 # no two rounds ask alike
-SECRETS = [chr(0x4E00 + number) * 3 for number in range(1000)]
+SECRETS = [chr(0x4E00 + number) * 3 for number in range(20_000)]
 
 
-def class_server(quant: str, folder: str) -> None:
+def class_server(quant: str, folder: str, num_students: int) -> None:
     """The process with the engine."""
     import llmlab
 
     engine = llmlab.load(
         "smollm2-135m", engine="llamacpp", quant=quant, seqs=NUM_PLACES, options={"threads": NUM_THREADS}
     )
-    room = llmlab.classroom(engine, students=NUM_STUDENTS + 1, folder=folder, tokens_per_minute=TOKENS_PER_MINUTE)
+    room = llmlab.classroom(engine, students=num_students + 1, folder=folder, tokens_per_minute=TOKENS_PER_MINUTE)
 
     def answer(question: dict[str, Any]) -> Any:
         if question["ask"] == "where":
@@ -74,7 +75,7 @@ class Lesson:
 async def lesson(url: str, tokens: dict[str, str], number: int, *, with_flood: bool) -> Lesson:
     names = sorted(tokens)
     secrets = SECRETS[number * len(names) :]
-    everybody = [Student(name, tokens[name], secret) for name, secret in zip(names, secrets, strict=False)]
+    everybody = [Student(name, tokens[name], secrets[index]) for index, name in enumerate(names)]
     students, flooder = everybody[:-1], everybody[-1]
     fields = {"max_tokens": NUM_TOKENS, "ignore_eos": True}
     started = time.monotonic()
@@ -87,9 +88,9 @@ async def lesson(url: str, tokens: dict[str, str], number: int, *, with_flood: b
     return Lesson(students, flooder if with_flood else None, took_s, len(lost(students)), list(leaks(told)))
 
 
-def measure(quant: str, rounds: int) -> tuple[list[Lesson], dict[str, Any]]:
+def measure(quant: str, rounds: int, num_students: int) -> tuple[list[Lesson], dict[str, Any]]:
     with tempfile.TemporaryDirectory() as folder:
-        worker = Worker(__file__, "--server", "--quant", quant, "--folder", folder)
+        worker = Worker(__file__, "--server", "--quant", quant, "--folder", folder, "--students", str(num_students))
         url = worker.ask({"ask": "where"})
         with (Path(folder) / "tokens.csv").open(newline="") as file:
             tokens = {row["name"]: row["token"] for row in csv.DictReader(file)}
@@ -107,16 +108,17 @@ def measure(quant: str, rounds: int) -> tuple[list[Lesson], dict[str, Any]]:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--rounds", type=int, default=3)
+    parser.add_argument("--rounds", type=int, default=3, help="without and with one who floods, so many times each")
+    parser.add_argument("--students", type=int, default=NUM_STUDENTS, help="results are class.md, or class_of_N.md")
     parser.add_argument("--quant", default="Q4_1")
     parser.add_argument("--server", action="store_true", help=argparse.SUPPRESS)
     parser.add_argument("--folder", help=argparse.SUPPRESS)
     arguments = parser.parse_args()
     if arguments.server:
-        class_server(arguments.quant, arguments.folder)
+        class_server(arguments.quant, arguments.folder, arguments.students)
         return
     gguf(arguments.quant)
-    lessons, after = measure(arguments.quant, arguments.rounds)
+    lessons, after = measure(arguments.quant, arguments.rounds, arguments.students)
     calm, flooded = lessons[::2], lessons[1::2]
     series = []
     for name, some in (("calm", calm), ("beside a flood", flooded)):
@@ -143,9 +145,9 @@ def main() -> None:
         Bound("left open, failed or broken in the trace", _left(after), 0, at_least=False),
     ]
     write(
-        "class",
-        f"A class of {NUM_STUDENTS} on one engine: {NUM_ASKS} requests each within {WITHIN_S:g} s, {NUM_TOKENS} tokens "
-        f"an answer (llama.cpp {arguments.quant}, {NUM_THREADS} threads, {NUM_PLACES} at once)",
+        "class" if arguments.students == NUM_STUDENTS else f"class_of_{arguments.students}",
+        f"A class of {arguments.students} on one engine: {NUM_ASKS} requests each within {WITHIN_S:g} s, {NUM_TOKENS} "
+        f"tokens an answer (llama.cpp {arguments.quant}, {NUM_THREADS} threads, {NUM_PLACES} at once)",
         series,
         bounds,
         [

@@ -200,6 +200,7 @@ def measure_tracer(scale: Scale, options: dict[str, Any], rounds: int) -> dict[s
             step_s, spent_s = {}, {}
             for tracer in (untraced, traced)[:: 1 if turn % 2 else -1]:  # whoever is second finds a warmer machine
                 engine._tracer.detach()
+                engine.core.forget_prefixes()  # unseen: all blocks at once are no work of a step
                 engine._tracer = tracer
                 tracer.attach()
                 hooks_s, records_s = tracer.cost_s, clock["records_s"]
@@ -224,7 +225,6 @@ def _step_s(engine: Any, scale: Scale, asked: list[list[int]], turn: int) -> tup
     from llmlab.trace import Request
 
     sampling = {"temperature": 0.0, "max_tokens": scale.num_output_tokens, "ignore_eos": True}
-    engine.core.forget_prefixes()
     for i, ids in enumerate(asked):
         name = f"r{next(_SERIAL)}-{turn}-{i}"
         engine.add_request(Request(request_id=name, arrival_s=0.0, prompt_token_ids=tuple(ids), sampling=sampling))

@@ -17,7 +17,7 @@ from typing import Any
 
 import httpx
 
-NUM_ASKS, WITHIN_S, TIMEOUT_S = 3, 20.0, 300.0
+NUM_ASKS, WITHIN_S, TIMEOUT_S = 3, 20.0, 900.0
 
 
 @dataclass
@@ -143,13 +143,18 @@ def worst_over_median(students: Sequence[Student]) -> float:
 
 def leaks(students: Sequence[Student], eyes: Sequence[Student] | None = None) -> Iterator[str]:
     """What is somebody else's in what a student saw: a sentence each. `eyes`: who is looked at, if not all."""
-    for student in students if eyes is None else eyes:
+    eyes = students if eyes is None else eyes
+    # most of it is the same for all: each line is searched once, whoever saw it
+    saw: dict[bytes, list[Student]] = {}
+    for student in eyes:
         yield from _told_of_others(student)
-        for other in students:
-            if other is not student:
-                for what, content in _of(other):
-                    if content in student.seen:
-                        yield f"{student.name} saw the {what} of {other.name}: {content!r}"
+        for line in set(student.seen.split(b"\n")):
+            saw.setdefault(line, []).append(student)
+    for other in students:
+        for what, content in _of(other):
+            found = {student.name for line, some in saw.items() if content in line for student in some}
+            for name in sorted(found - {other.name}):
+                yield f"{name} saw the {what} of {other.name}: {content!r}"
 
 
 def _of(student: Student) -> Iterator[tuple[str, bytes]]:

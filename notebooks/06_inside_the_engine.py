@@ -67,12 +67,12 @@ print(inspect.getsource(PagedPool._release))
 # %% [markdown]
 # ## One step
 #
-# What does one step do? This is it, but for the record at its end:
+# What does one step do? This is it:
 
 # %%
 from llmlab.engines.torch_paged import TorchEngine
 
-print(inspect.getsource(TorchEngine._step).partition("        return Step(")[0])
+print(inspect.getsource(TorchEngine._step))
 
 # %% [markdown]
 # | question | file in `llmlab/` | look for |
@@ -153,8 +153,18 @@ px.imshow(attention[layer, head], x=words, y=words, height=560, title=f"Layer {l
 
 # %% [markdown]
 # A row is a token that looks, a column a token that is looked at. The upper triangle is empty: that is the causal mask.
-# A prefill computes all rows at once, a decode step the last one alone. Put in other heads: many park their weight on
-# the first token. They have nothing to say, and the weights must sum to 1.
+# Put in other heads: many park their weight on the first token. They have nothing to say, and the weights must sum to 1.
+#
+# A prefill computes all rows at once, a decode step the last one alone. `probe()` keeps the same of each step of a real
+# run, here as heads x new tokens x tokens looked at. Predict the three shapes:
+
+# %%
+with engine.probe(layers=[layer]) as probed:
+    engine.generate(ids, max_tokens=3, ignore_eos=True)
+[found["attention"][layer].shape for step in probed for found in step.values()]
+
+# %% [markdown]
+# Run that cell a second time: the first shape is smaller. Which rows are missing, and where does their KV come from?
 #
 # ## What it would say after each layer
 #

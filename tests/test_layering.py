@@ -34,6 +34,7 @@ ONLY_IN = {
     # the quantizer runs in a process of its own, because llama.cpp may abort it
     "llama_cpp": ["engines/llamacpp*.py", "models/llama_quantize.py"],
     "vllm": ["engines/vllm*.py"],
+    "ray": ["engines/vllm_ray.py"],
     "torch": ["engines/torch*.py", "engines/vllm*.py"],
     "transformers": ["engines/torch*.py"],
     "triton": ["engines/torch_kernel.py"],

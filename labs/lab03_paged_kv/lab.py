@@ -298,6 +298,10 @@ cells = llmlab.handles()["cells"].batch(prompts[:8], max_tokens=16)
 cells.wait()
 cells.trace.kv()
 
+# %%
+for step in cells.trace.step_records[::8]:
+    print(f"step {step.step:3}: {step.kv.num_used} cells in use, attention over {step.kv.num_attended}")
+
 # %% [markdown]
 # Two answers, each at least 15 words and with a number from your own runs: **1** What did paging gain on your
 # workload, and what did it not make faster? **2** llama.cpp has no blocks. What does it waste instead?

@@ -587,7 +587,7 @@ POOL = ("PrefixBlockPool",)
 LAB = Lab(
     title="Lab 5: prefix caching",
     minutes=85,
-    engines=("llamacpp", "torch"),
+    engines=("llamacpp", "vllm", "torch"),
     forbidden=(
         "llmlab.scheduling.block_pool",
         "llmlab.scheduling.block_pool_checks",

@@ -178,6 +178,20 @@ class ClassService(Service):
         finally:
             stay.leave()
 
+    async def tokenize(self, request: Request) -> Response:
+        await self._check_look_up(request)
+        return await super().tokenize(request)
+
+    async def detokenize(self, request: Request) -> Response:
+        await self._check_look_up(request)
+        return await super().detokenize(request)
+
+    async def _check_look_up(self, request: Request) -> None:
+        """Raises: ApiError where the vocabulary tells of others, or he has asked too much of it."""
+        if self._handle.header.source == "simulated":
+            raise ApiError(400, "The vocabulary of a simulated engine is what others have sent: it is not told.")
+        _account(request).look_up(len(await request.body()))
+
     async def _enter(self, request: Request, count: int) -> ClassStay:
         """Within the quotas, and when it is his turn."""
         account = _account(request)

@@ -81,6 +81,13 @@ def who(url: str, folder: str, tls_cert: str | None = None) -> object:
             )
         ) from None  # fmt: skip
     except (OSError, ValueError) as error:
+        if "CERTIFICATE_VERIFY_FAILED" in str(error):
+            raise EngineError(
+                tr(
+                    "The certificate of {url} is not trusted here. If it is yours, name it: --tls-cert cert.pem.",
+                    url=url,
+                )
+            ) from None
         raise EngineError(tr("No class at {url} ({error}). Its card says the URL.", url=url, error=error)) from None
 
 

@@ -18,6 +18,9 @@ from llmlab.serve.failures import ApiError
 # Source: Sheng et al., Fairness in Serving Large Language Models (OSDI 2024), section 4.1, w_p = 1 and w_q = 2.
 PROMPT_WEIGHT, OUTPUT_WEIGHT = 1, 2
 GRAIN_S = 0.25  # tokens that came so close together are one entry of a window
+# What a student may have looked up in the vocabulary in a minute, in bytes of the questions. His pictures ask for the
+# texts of his prompts; more than that would hold up the engine, which answers between two steps.
+LOOKED_UP_BYTES = 2**20
 RETRY_S = 2  # who has too many in flight knows best when one of them ends
 
 
@@ -74,6 +77,7 @@ class Account:
         self.num_prompt_tokens = self.num_output_tokens = 0
         self.num_watching = 0  # streams of the batch
         self.seen_s: float | None = None
+        self.looked_up = Window("looked_up", 60.0, LOOKED_UP_BYTES)
         self.windows = [
             Window(name, span_s, limit)
             for name, span_s, limit in (
@@ -98,12 +102,15 @@ class Account:
             )  # fmt: skip
         for after_s, quota, sentence in self._refusals(count, now_s):
             self.num_refused += count
-            whole_s = max(1, math.ceil(after_s))
-            raise ApiError(
-                429, f"{sentence} Try again in {whole_s} s.", param=quota, code="quota_exceeded",
-                headers={"Retry-After": str(whole_s)},
-            )  # fmt: skip
+            raise _refusal(quota, sentence, after_s)
         self.num_asked += count
+
+    def look_up(self, num_bytes: int, now_s: float | None = None) -> None:
+        """A question about the vocabulary. Raises: ApiError (429) when there were too many of them."""
+        now_s = time.monotonic() if now_s is None else now_s
+        if not self.person.is_lecturer and (after_s := self.looked_up.free_in_s(now_s)):
+            raise _refusal(self.looked_up.name, f"You had {LOOKED_UP_BYTES} bytes looked up in a minute.", after_s)
+        self.looked_up.add(num_bytes, now_s)
 
     def note_tokens(self, num_prompt: int, num_output: int, now_s: float | None = None) -> None:
         """Tokens that were read and written for him."""
@@ -126,6 +133,14 @@ class Account:
                 span = window.name.rpartition("_")[2]
                 used = window.used(now_s)
                 yield after_s, window.name, f"You had {used} tokens in the last {span}, the quota is {window.limit}."
+
+
+def _refusal(quota: str, sentence: str, after_s: float) -> ApiError:
+    whole_s = max(1, math.ceil(after_s))
+    return ApiError(
+        429, f"{sentence} Try again in {whole_s} s.", param=quota, code="quota_exceeded",
+        headers={"Retry-After": str(whole_s)},
+    )  # fmt: skip
 
 
 class Accounts:

@@ -6,7 +6,8 @@ This file must not know processes, sockets or any engine.
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Collection, Iterable, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, TypeVar
 
@@ -223,10 +224,23 @@ class EngineHandle:
     def inside(self, prompt: str | Iterable[int], *, layers: Iterable[int] | None = None) -> dict[str, Any]:
         """Attention weights, hidden states and logit lens of a text (torch engine; torch_hooks.inside() says more)."""
         token_ids = self._ids(prompt)
-        chosen = None if layers is None else list(layers)
-        found = dict(self._connection.call("inside", token_ids=token_ids, layers=chosen))
-        # keys of a message are text
-        return {**found, "attention": {int(layer): weights for layer, weights in found["attention"].items()}}
+        return _by_layer(self._connection.call("inside", token_ids=token_ids, layers=_chosen(layers)))
+
+    @contextmanager
+    def probe(self, *, layers: Iterable[int] | None = None) -> Iterator[list[dict[str, dict[str, Any]]]]:
+        """What real steps compute: attention weights and hidden states, as torch_hooks.Probe has them (torch engine).
+
+        The list is filled at the end, one dict for each forward pass: request_id -> {"attention": ..., "hidden": ...}.
+        """
+        self._connection.call("begin_probe", layers=_chosen(layers))
+        steps: list[dict[str, dict[str, Any]]] = []
+        try:
+            yield steps
+        finally:
+            steps += [
+                {request_id: _by_layer(found) for request_id, found in step.items()}
+                for step in self._connection.call("end_probe")
+            ]
 
     def _ids(self, prompt: str | Iterable[int]) -> list[int]:
         return self.tokenize(prompt) if isinstance(prompt, str) else [int(i) for i in prompt]
@@ -373,6 +387,15 @@ class EngineHandle:
         if not self.alive:
             return f"EngineHandle({self.name!r}: {what} on {self.engine}, not loaded any more)"
         return f"EngineHandle({self.name!r}: {what} on {self.engine} {header.engine_version}, pid {self.pid})"
+
+
+def _chosen(layers: Iterable[int] | None) -> list[int] | None:
+    return None if layers is None else [int(layer) for layer in layers]
+
+
+def _by_layer(found: dict[str, Any]) -> dict[str, Any]:
+    """Keys of a message are text; those of attention weights are layers."""
+    return {**found, "attention": {int(layer): weights for layer, weights in found["attention"].items()}}
 
 
 def _of_one(options: dict[str, Any]) -> dict[str, Any]:

@@ -23,8 +23,12 @@ from llmlab.trace import Request
 # Between two steps commands may take this long, or this share of a step; 10,000 prompts at once must not hold up those
 # who stream already, and of 50 a second nobody must be late because a step took a second.
 COMMANDS_S, COMMANDS_SHARE = 0.005, 0.05
+# An engine that rests holds up nobody: what came together starts together, and a batch has no stragglers to wait for.
+RESTING_COMMANDS_S = 0.02
 # What a Call may ask: methods of the engine, and of the loop itself.
-CALLS = frozenset({"tokenize", "pieces", "logits", "embed", "inside", "chat_format", "memory", "begin_replay"})
+CALLS = frozenset(
+    "tokenize pieces logits embed inside begin_probe end_probe chat_format memory begin_replay".split()
+)  # fmt: skip
 # Steps that may fail while the requests of a failed step are cleaned up, before the engine counts as broken.
 MAX_FAILED_CLEANINGS = 3
 
@@ -72,7 +76,8 @@ class EngineLoop:
 
     def _take_commands(self) -> None:
         command = self._next_command(self._idle_s())
-        deadline = time.monotonic() + max(COMMANDS_S, COMMANDS_SHARE * self._step_s)
+        commands_s = max(COMMANDS_S, COMMANDS_SHARE * self._step_s) if self._unfinished else RESTING_COMMANDS_S
+        deadline = time.monotonic() + commands_s
         while command is not None and not self._closing:
             self._obey(command)
             command = self._next_command(0.0) if time.monotonic() < deadline else None

@@ -189,6 +189,11 @@ class Run:
         request = list(self._entries.values())[index].request
         return request.prompt_token_ids if request is not None else ()
 
+    def text_of(self, request_id: str, index: int) -> str | None:
+        """The text of token `index` of an answer; None until it has come."""
+        tokens = self._entries[request_id].tokens
+        return tokens[index].text if index < len(tokens) else None
+
     @property
     def num_prompt_tokens(self) -> dict[str, int]:
         """Of each request whose prompt the engine has told; a connected one tells it with the first token."""

@@ -6,9 +6,11 @@ This file must not know time or requests.
 from __future__ import annotations
 
 from collections.abc import Collection, Sequence
+from copy import deepcopy
 from dataclasses import dataclass
 from typing import Any, Literal, Protocol
 
+from llmlab.engines.student_parts import CheckedPolicy
 from llmlab.errors import EngineError, unknown
 from llmlab.scheduling.block_pool import PagedPool
 from llmlab.scheduling.block_pool_watcher import BlockWatcher
@@ -57,7 +59,7 @@ class Room:
     token_budget: int = 256
     max_num_seqs: int = 16
     max_model_len: int = 2048
-    policy: str | Policy = "chunked"
+    policy: str | Policy | type[Policy] = "chunked"
     prefix_caching: bool = True
     # A prefix can be found in the step that computes it, as in vLLM; else from the next step on.
     early_hashes: bool = False
@@ -80,7 +82,11 @@ class Room:
         return self.kv_tokens // self.block_size
 
     def make_policy(self) -> Policy:
-        return POLICIES[self.policy]() if isinstance(self.policy, str) else self.policy
+        """One for each worker, since it may count; somebody else's under checks."""
+        if isinstance(self.policy, str):
+            return POLICIES[self.policy]()
+        policy = self.policy() if isinstance(self.policy, type) else deepcopy(self.policy)
+        return policy if type(policy) in POLICIES.values() else CheckedPolicy(policy)
 
     def make_pool(self) -> SimulatedPool:
         if self.kv == "cells":

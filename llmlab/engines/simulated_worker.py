@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from llmlab.engines.cost_model import CostModel, Work, work_of
 from llmlab.engines.simulated_decodes import Decodes
 from llmlab.engines.simulated_room import Room, WatchedBlocks, WatchedCells, Watcher
-from llmlab.errors import NoFreeBlocks, PlanRefused
+from llmlab.errors import NoFreeBlocks, PartFailed, PlanRefused
 from llmlab.scheduling.block_pool import PagedPool
 from llmlab.scheduling.cell_pool import CellPool
 from llmlab.scheduling.scheduler import WATERMARK_TOKENS, Scheduler, StepPlan
@@ -131,7 +131,7 @@ class SimulatedWorker:
     def begin(self) -> float:
         """Plan a step and take its room; how long it will take, in seconds.
 
-        Raises: PlanRefused, in words, when the policy asked for something impossible.
+        Raises: PlanRefused, in words, when the policy asked for something impossible; PartFailed when it failed.
         """
         decodes = self._decodes
         if decodes is not None and decodes.can_go_on:
@@ -145,7 +145,10 @@ class SimulatedWorker:
 
     def _ask(self) -> Work:
         self._settle()
-        self._plan = plan = self.scheduler.schedule()
+        try:
+            self._plan = plan = self.scheduler.schedule()
+        except PartFailed as error:
+            raise PartFailed(f"step {self.scheduler.step_number}: {error}") from error
         self._rows = plan.records()
         num_cells = None
         if isinstance(self.pool, CellPool) and isinstance(self._watcher, WatchedCells):

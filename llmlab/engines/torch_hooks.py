@@ -20,7 +20,7 @@ NUM_LENS_TOKENS = 5
 
 @dataclass(slots=True)
 class Probe:
-    """Given to the engine (`engine.probe`), it keeps what the next steps compute. Layers: None = all.
+    """Given to the engine (`begin_probe`), it keeps what the next steps compute. Layers: None = all.
 
     `steps` has one dict for each step: request_id -> {"attention": {layer: [num_heads, num_new, num_context]},
     "hidden": [num_layers + 1, num_new, hidden_size]}, all float32.

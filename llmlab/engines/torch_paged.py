@@ -288,6 +288,14 @@ class TorchEngine(SteppingEngine[Generation]):
         self._check_text(token_ids)
         return inside(self.model, token_ids, None if layers is None else frozenset(layers), self.kv.block_size)
 
+    def begin_probe(self, layers: list[int] | None = None) -> None:
+        """Keep what the next steps compute: see torch_hooks.Probe."""
+        self.probe = Probe(None if layers is None else frozenset(layers))
+
+    def end_probe(self) -> list[dict[str, dict[str, Any]]]:
+        probe, self.probe = self.probe, None
+        return probe.steps if probe else []
+
     def _check_text(self, token_ids: list[int]) -> None:
         self.model.interrupted = False  # it was meant for a step that is over
         self._names = []  # this text is no request

@@ -42,14 +42,15 @@ class AllHashes:
 class TrackedHashes:
     """Reads the blocks that were handed out, and those that must be full by now: linear in what changed.
 
-    When vLLM has another number of hashes, or a new map of them (reset_prefix_cache), all blocks are read once.
+    When vLLM has a new map of hashes (reset_prefix_cache), those that had one are read; when their number is not what
+    we count, all blocks once.
     """
 
     def __init__(self, scheduler: Any, pool: Any, block_size: int) -> None:
         self._requests: Mapping[str, Any] = scheduler.requests
         self._pool, self._block_size = pool, block_size
         self._tokens_per_step = 1 + int(getattr(scheduler, "num_spec_tokens", 0) or 0)
-        self._hashes: list[Any] = [None] * len(pool.blocks)
+        self._hashes: dict[int, Any] = {}  # block -> hash
         self._vllms_map = pool.cached_block_hash_to_block
         self._num_blocks_of: Counter[Any] = Counter()  # hash -> blocks that have it
         # Hashes of vLLM's that are not those of whole blocks.
@@ -63,7 +64,7 @@ class TrackedHashes:
     @property
     def blocks(self) -> set[int]:
         """Those that have a hash."""
-        return {block for block, value in enumerate(self._hashes) if value is not None}
+        return set(self._hashes)
 
     def appended(self, request_id: str, blocks: Sequence[int], changes: BlockChanges) -> None:
         """These blocks were appended to a block table: hit in the cache, or handed out from the free queue."""
@@ -94,11 +95,15 @@ class TrackedHashes:
             for request_id in list(self._near):
                 self._look_along(request_id, tables.get(request_id, ()), changes)
         now = self._pool.cached_block_hash_to_block
-        if now is not self._vllms_map or len(now) != len(self._num_blocks_of) + self._num_others:
+        if now is not self._vllms_map:
+            self._vllms_map, self._num_others = now, 0
+            for block in list(self._hashes):
+                self._look_at(block, changes)
+        if len(now) != len(self._num_blocks_of) + self._num_others:
             self.look_everywhere(changes)
 
     def look_everywhere(self, changes: BlockChanges) -> None:
-        for block in range(len(self._hashes)):
+        for block in range(len(self._pool.blocks)):
             self._look_at(block, changes)
         self._vllms_map = self._pool.cached_block_hash_to_block
         self._num_others = len(self._vllms_map) - len(self._num_blocks_of)
@@ -128,15 +133,16 @@ class TrackedHashes:
 
     def _look_at(self, block: int, changes: BlockChanges) -> bool:
         """True when the block has a hash."""
-        old, new = self._hashes[block], self._pool.blocks[block].block_hash
+        old, new = self._hashes.get(block), self._pool.blocks[block].block_hash
         if old is not new:
-            self._hashes[block] = new
             if old is not None:
+                del self._hashes[block]
                 changes.evict(block)
                 self._num_blocks_of[old] -= 1
                 if not self._num_blocks_of[old]:
                     del self._num_blocks_of[old]
             if new is not None:
+                self._hashes[block] = new
                 changes.cache(block)
                 self._num_blocks_of[new] += 1
         return new is not None

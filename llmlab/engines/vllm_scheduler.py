@@ -117,7 +117,7 @@ def _header(scheduler: Any, tracer: Tracer) -> Header:
         engine_version=vllm.__version__,
         model=str(config.model_config.model),
         dtype=str(config.model_config.dtype).removeprefix("torch."),
-        device=str(getattr(config.device_config, "device_type", "") or "") or None,
+        device=_device(config),
         capabilities=Capabilities(
             kv="blocks" if kv else "none",
             block_table=kv is not None,
@@ -139,6 +139,12 @@ def _header(scheduler: Any, tracer: Tracer) -> Header:
         started_at=time.time() - (time.monotonic() - tracer.epoch_s),
         kv_at_start=kv,
     )
+
+
+def _device(config: Any) -> str | None:
+    """What computes: "cuda", or "2 x cuda" where two workers do."""
+    device, num_workers = str(getattr(config.device_config, "device_type", "") or ""), config.parallel_config.world_size
+    return f"{num_workers} x {device}" if device and num_workers > 1 else device or None
 
 
 def _shipment(scheduler: Any) -> Shipment | None:

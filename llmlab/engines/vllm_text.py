@@ -6,12 +6,10 @@ This file must not know requests or vLLM.
 from __future__ import annotations
 
 import json
-import re
 from typing import Any
 
 from llmlab.errors import RequestError
-
-_BYTE = re.compile(r"<0x([0-9A-F]{2})>")
+from llmlab.models.token_names import byte_level, sentencepiece
 
 
 class Vocabulary:
@@ -52,7 +50,7 @@ class Vocabulary:
 def _all_bytes(tokenizer: Any, added: dict[int, str], num_vocab: int) -> list[bytes]:
     """The bytes of every id; b"" for rows of the model that no token uses."""
     names: list[str | None] = tokenizer.convert_ids_to_tokens(range(min(num_vocab, len(tokenizer))))
-    read = _byte_level if _is_byte_level(tokenizer) else _sentencepiece
+    read = byte_level if _is_byte_level(tokenizer) else sentencepiece
     contents = [b"" if name is None else read(name) for name in names]
     contents += [b""] * (num_vocab - len(contents))
     for token_id, content in added.items():  # written as they are, in both kinds
@@ -65,26 +63,6 @@ def _is_byte_level(tokenizer: Any) -> bool:
     """Each byte of a token is written as one printable character (GPT-2's way)."""
     decoder = json.loads(tokenizer.backend_tokenizer.to_str()).get("decoder") or {}
     return "ByteLevel" in [decoder.get("type"), *(part.get("type") for part in decoder.get("decoders", []))]
-
-
-def _byte_level(name: str) -> bytes:
-    return bytes(_BYTE_OF.get(character, 0x3F) for character in name)
-
-
-def _sentencepiece(name: str) -> bytes:
-    if byte := _BYTE.fullmatch(name):
-        return bytes([int(byte[1], 16)])
-    return name.replace("▁", " ").encode()
-
-
-def _bytes_by_character() -> dict[str, int]:
-    """Source: bytes_to_unicode() of GPT-2: printable bytes stand for themselves, the others from U+0100 on."""
-    printable = [*range(0x21, 0x7F), *range(0xA1, 0xAD), *range(0xAE, 0x100)]
-    others = [byte for byte in range(256) if byte not in printable]
-    return {chr(byte): byte for byte in printable} | {chr(0x100 + i): byte for i, byte in enumerate(others)}
-
-
-_BYTE_OF = _bytes_by_character()
 
 
 def _whole_characters(content: bytes) -> str | None:

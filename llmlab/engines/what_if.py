@@ -73,7 +73,7 @@ def what_if(
 ) -> Trace:
     """The trace of the same requests on a simulated engine. Without changes: what the simulator makes of the original.
 
-    Changes of the room: policy ("chunked", "fcfs", "static", or an object), kv ("blocks", "cells", "contiguous"),
+    Changes of the room: policy ("chunked", "fcfs", "static", or one of yours), kv ("blocks", "cells", "contiguous"),
     kv_tokens, block_size, token_budget, max_num_seqs, max_model_len, prefix_caching. Of the workers: data_parallel,
     tensor_parallel, prefill_workers and decode_workers, link_bytes_per_s. `cost`: prices, or a trace to fit them to;
     `machine` (laptop, l4, a100, h100, h200) with `model`, a name or a shape, computes them instead. `arrival_scale`:

@@ -23,7 +23,7 @@ class Clients:
 
     def __init__(self, tokens: Mapping[str, Key], accounts: Mapping[str, Account], verifier: Verifier | None) -> None:
         self._tokens = [(key.secret.encode(), accounts[name]) for name, key in tokens.items()]
-        self._verifier = verifier
+        self._accounts, self._verifier = accounts, verifier
         self._users: dict[str, Account] = {}
 
     async def who(self, token: bytes) -> Account | None:
@@ -36,6 +36,14 @@ class Clients:
             return self._user(name)
         return found
 
+    def named(self, name: str) -> Account | None:
+        """The account of who has that name in the log; None for a stranger."""
+        if (account := self._accounts.get(name)) is not None:
+            return account
+        return self._user(name) if self._verifier is not None else None
+
     def _user(self, name: str) -> Account:
+        """Of a signed token. Rules and the log go by names: nobody may pass for the client of a key."""
         assert self._verifier is not None
+        name = f"{name}@oidc" if name in self._accounts else name
         return self._users.setdefault(name, Account(name, self._verifier.spec))

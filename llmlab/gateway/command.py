@@ -14,6 +14,7 @@ from llmlab.gateway.checking import check
 from llmlab.gateway.reading import read_config
 from llmlab.gateway.server import gateway
 from llmlab.language import tr
+from llmlab.serve.listening import raise_open_files
 
 
 def run_gateway(arguments: argparse.Namespace) -> None:
@@ -23,6 +24,7 @@ def run_gateway(arguments: argparse.Namespace) -> None:
         print(found)
         sys.exit(not found.ok)
     signal.signal(signal.SIGTERM, signal.default_int_handler)  # as Ctrl-C
+    raise_open_files()
     door = gateway(
         arguments.config, host=arguments.host, port=arguments.port, tls_cert=arguments.tls_cert,
         tls_key=arguments.tls_key,

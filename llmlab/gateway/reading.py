@@ -9,7 +9,6 @@ import re
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, TypeVar
-from urllib.parse import urlsplit
 
 import msgspec
 import yaml
@@ -17,6 +16,7 @@ import yaml
 from llmlab.errors import LlmlabError, unknown
 from llmlab.gateway.config import Backend, ClientKey, Config, Model, Oidc, Price, Rule
 from llmlab.language import tr
+from llmlab.remote.address import has_secret, parts_of
 
 # where a part stands: ("models", "chat", "rules", 0)
 Place = tuple[str | int, ...]
@@ -173,9 +173,8 @@ def _of_model(name: str, model: Model, config: Config) -> Iterator[tuple[Place, 
 
 def _wrong_url(url: str) -> str | None:
     """What is wrong with the address of a backend; the message must not repeat a password."""
-    parts = urlsplit(url)
-    if parts.username or parts.password or parts.query:
+    if has_secret(url):
         return tr("A password in a URL would stand in logs. Put it into an environment variable: `api_key_env`.")
-    if parts.scheme not in ("http", "https") or not parts.hostname:
+    if parts_of(url) is None:
         return tr("{url!r} is no URL of a server. For example: http://127.0.0.1:8000", url=url)
     return None

@@ -48,12 +48,14 @@ class Gateway(Endpoint):
         }
         self._verifier = None if config.oidc is None else Verifier(config.oidc)
         accounts = {name: Account(name, key) for name, key in config.keys.items()}
-        _remember(log, accounts)
+        clients = Clients(secrets.of_clients, accounts, self._verifier)
+        if any(quota.cost_per_day is not None for quota in (*config.keys.values(), config.oidc) if quota is not None):
+            _remember(log, clients)
         metrics = GatewayMetrics(self.upstreams)
         self._forwarder = Forwarder(config, self.upstreams)
         self._door = Door(
             Gate(config, self._forwarder, log, metrics).app(self._beside),
-            keys=Clients(secrets.of_clients, accounts, self._verifier),
+            keys=clients,
             max_body_bytes=max_body_bytes,
             metrics=metrics,
             without_token=WITHOUT_TOKEN,
@@ -165,10 +167,9 @@ def gateway(
         return Gateway(config, secrets, listener, host=host, tls=tls, log=log, max_body_bytes=max_body_bytes).start()
 
 
-def _remember(log: Log, accounts: Mapping[str, Account]) -> None:
-    """What clients with a daily limit have spent already: a new start is no new day."""
-    if any(account.quota.cost_per_day is not None for account in accounts.values()):
-        now_s = time.time()
-        for entry in log.entries():
-            if entry.client in accounts and now_s - entry.at_s < DAY_S:
-                accounts[entry.client].spend(entry.cost, now_s - entry.at_s)
+def _remember(log: Log, clients: Clients) -> None:
+    """What clients have spent already: a new start is no new day."""
+    now_s = time.time()
+    for entry in log.entries():
+        if now_s - entry.at_s < DAY_S and (account := clients.named(entry.client)) is not None:
+            account.spend(entry.cost, now_s - entry.at_s)

@@ -28,7 +28,7 @@ SENTENCES = {
     "missing": "{question} needs {names}: run the cell that defines {them}.",
     "not_sent": "{name} cannot be sent to the process that checks it ({error}). Let it use only what it is given.",
     "not_loaded": "your code does not run: {error}",
-    "forbidden": "{module} has the answer in it. Write {question} yourself: leave that import out, and it counts.",
+    "forbidden": "{module} has the answer in it. Write {question} yourself: leave that out, and it counts.",
     "stopped_time": "{question} was stopped after {seconds:.0f} s: an endless loop{where}?",
     "stopped_memory": "{question} needed more than {limit} of memory and was stopped{where}: what grows in a loop?",
     "called_exit": "{question} ended Python with sys.exit(){where}: let it return instead.",

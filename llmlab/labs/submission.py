@@ -11,6 +11,7 @@ import linecache
 import pickle
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from types import FunctionType
 from typing import Any
 
 import cloudpickle
@@ -53,15 +54,21 @@ def from_names(names: Mapping[str, Any], needed: Iterable[str]) -> Submission:
 
 def sources_of(value: Any) -> Iterator[tuple[str, str]]:
     """File name and text of each cell or file in which functions of a value were written."""
+    for function in _functions_of(value):
+        if lines := linecache.getlines(function.__code__.co_filename):
+            yield function.__code__.co_filename, "".join(lines)
+
+
+def _functions_of(value: Any) -> Iterator[FunctionType]:
+    """A function, or those of a class."""
     for part in vars(value).values() if isinstance(value, type) else (value,):
         function = inspect.unwrap(getattr(part, "fget", None) or getattr(part, "__func__", part))
-        code = getattr(function, "__code__", None)
-        if code is not None and (lines := linecache.getlines(code.co_filename)):
-            yield code.co_filename, "".join(lines)
+        if isinstance(function, FunctionType):
+            yield function
 
 
 def forbidden_import(submission: Submission, forbidden: Sequence[str]) -> str | None:
-    """The first module among `forbidden` that the source texts import."""
+    """The first module among `forbidden` that the source texts import, or reach by its full name."""
     for text in submission.files.values():
         try:
             tree = ast.parse(
@@ -77,8 +84,12 @@ def forbidden_import(submission: Submission, forbidden: Sequence[str]) -> str | 
 
 
 def forbidden_base(value: Any, forbidden: Sequence[str]) -> str | None:
-    """The module among `forbidden` that a class, or one that it inherits from, was written in."""
-    modules = [base.__module__ for base in getattr(value, "__mro__", (value,)) if hasattr(base, "__module__")]
+    """The module among `forbidden` that a class, one that it inherits from, or what its functions name comes from."""
+    used = [*getattr(value, "__mro__", (value,))]
+    for function in _functions_of(value):
+        known = function.__globals__
+        used += [known[name] for name in function.__code__.co_names if name in known]
+    modules = [getattr(one, "__module__", None) or getattr(one, "__name__", None) for one in used]
     return next((module for module in forbidden if module in modules), None)
 
 
@@ -91,3 +102,5 @@ def _imported(tree: ast.AST) -> Iterator[str]:
         elif isinstance(node, ast.Call) and node.args and isinstance(node.args[0], ast.Constant):
             called = getattr(node.func, "attr", getattr(node.func, "id", ""))
             yield from [str(node.args[0].value)] if called in ("import_module", "__import__") else []
+        elif isinstance(node, ast.Attribute):
+            yield ast.unparse(node)

@@ -64,5 +64,8 @@ class Backend(Protocol):
     async def tokenize(self, text: str) -> list[int]:
         """Raises: EngineError where the server cannot."""
 
+    async def pieces(self, token_ids: list[int]) -> list[bytes]:
+        """The bytes of each token. Raises: EngineError where the server cannot tell them."""
+
     async def close(self) -> None:
         """Give connections back."""

@@ -11,7 +11,6 @@ import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from importlib.util import find_spec
-from urllib.parse import urlsplit
 
 from llmlab.engines.base import EngineConfig
 from llmlab.engines.connection import Connection
@@ -19,6 +18,7 @@ from llmlab.engines.registry import free_name, register
 from llmlab.engines.trace_listener import TOKEN
 from llmlab.errors import EngineError, unknown
 from llmlab.language import tr
+from llmlab.remote.address import has_secret, parts_of
 from llmlab.remote.backend import About, Backend
 from llmlab.remote.handle import RemoteHandle
 from llmlab.remote.keys import Key, key_of
@@ -180,14 +180,14 @@ def pull_bar(model: str) -> Iterator[Callable[[str, int, int], None]]:
 
 def _plain(url: str) -> str:
     """Scheme, host and path, without /v1. Raises: EngineError for what is no URL, or has a secret in it."""
-    parts = urlsplit(url if "://" in url else f"http://{url}")
-    if parts.scheme not in ("http", "https") or not parts.hostname:
-        raise EngineError(tr("{url!r} is no URL of a server. For example: http://127.0.0.1:8000", url=url))
-    if parts.username or parts.password or parts.query:
+    if has_secret(url):
         raise EngineError(
             tr(
                 "A URL with a password or parameters would stand in traces. Leave them out, put the key into an "
                 "environment variable and name it: `--api-key-env VARIABLE`."
             )
         )
+    parts = parts_of(url if "://" in url else f"http://{url}")
+    if parts is None:
+        raise EngineError(tr("{url!r} is no URL of a server. For example: http://127.0.0.1:8000", url=url))
     return f"{parts.scheme}://{parts.netloc}{parts.path}".rstrip("/").removesuffix("/v1")

@@ -24,6 +24,17 @@ def broken_off(url: str, key: Key, num_pieces: int, why: str | None) -> EngineDi
     return EngineDied(key.hide(text))
 
 
+def no_api(url: str, why: str) -> EngineError:
+    return EngineError(
+        tr(
+            "{url} has no list of models at /v1/models ({why}): it does not speak OpenAI's API. Is it the right "
+            "address? For Ollama's own API: `--kind ollama`.",
+            url=url,
+            why=why,
+        )
+    )
+
+
 def lacks(url: str, model: str | None, names: list[str]) -> str:
     """That the server has no such model, and which it has; `model` None: it has none at all."""
     if model is None:
@@ -41,6 +52,17 @@ def no_key(url: str, line: str, *, had_one: bool) -> EngineError:
             else "The server at {url} wants a key. Put it into an environment variable and name it: `{line}`.",
             url=url,
             line=line,
+        )
+    )
+
+
+def untrusted(url: str, said: str) -> EngineError:
+    return EngineError(
+        tr(
+            "The certificate of {url} is not trusted here ({said}). Get the file of it, or of who signed it, and name "
+            "it before the notebook starts: SSL_CERT_FILE=cert.pem.",
+            url=url,
+            said=said,
         )
     )
 

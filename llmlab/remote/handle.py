@@ -5,6 +5,7 @@ This file must not know servers.
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from typing import Any, NoReturn
 
 from llmlab.engines.base import EngineConfig
@@ -13,6 +14,8 @@ from llmlab.engines.handle import EngineHandle
 from llmlab.engines.messages import Ready
 from llmlab.errors import EngineError
 from llmlab.language import tr
+
+PIECES_S = 10.0  # a picture waits for them
 
 
 class RemoteHandle(EngineHandle):
@@ -27,6 +30,10 @@ class RemoteHandle(EngineHandle):
     def memory(self) -> dict[str, int]:
         """Nothing: what the engine takes is not seen from here."""
         return {}
+
+    def pieces(self, token_ids: Iterable[int]) -> list[bytes]:
+        """The bytes of each token, where the server tells them. Raises: EngineError; also after PIECES_S."""
+        return list(self._connection.call("pieces", PIECES_S, token_ids=[int(i) for i in token_ids]))
 
     def pause(self) -> NoReturn:
         self._refuse("pause()")

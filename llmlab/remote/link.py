@@ -133,12 +133,13 @@ class RemoteLink:
 
     async def _answer(self, call: wire.Call) -> None:
         try:
-            if call.method != "tokenize":
+            assert self._backend is not None
+            asks = {"tokenize": self._backend.tokenize, "pieces": self._backend.pieces}
+            if call.method not in asks:
                 raise EngineError(
                     tr("The server does not tell {what}(): load the model here for that.", what=call.method)
                 )
-            assert self._backend is not None
-            reply = wire.Reply(call.call_id, await self._backend.tokenize(**call.arguments))
+            reply = wire.Reply(call.call_id, await asks[call.method](**call.arguments))
         except Exception as error:
             reply = wire.Reply(call.call_id, error=type(error).__name__, text=str(error))
         self.emit(reply)

@@ -25,6 +25,8 @@ OPTIONS = {
     "temperature": "temperature", "top_k": "top_k", "top_p": "top_p", "min_p": "min_p", "seed": "seed",
     "max_tokens": "num_predict", "stop": "stop",
 }  # fmt: skip
+# What it would do by itself: at the temperature that is asked for, and nothing else.
+OFF = {"top_k": 0, "top_p": 1.0, "min_p": 0.0, "repeat_penalty": 1.0}
 # What a response tells of itself at its end, and how: counts as they are, durations in nanoseconds.
 COUNTS = {"prompt_eval_count": "num_prompt_tokens", "eval_count": "num_output_tokens"}
 DURATIONS = {
@@ -97,7 +99,10 @@ class OllamaServer:
             raise self._broken(num_pieces, None)
 
     async def tokenize(self, text: str) -> list[int]:
-        raise EngineError(tr("The server at {url} does not tell its tokens: Ollama has no such call.", url=self.url))
+        raise self._no_tokens()
+
+    async def pieces(self, token_ids: list[int]) -> list[bytes]:
+        raise self._no_tokens()
 
     async def close(self) -> None:
         await self._client.close()  # type: ignore[no-untyped-call]
@@ -123,9 +128,10 @@ class OllamaServer:
             raise RequestError(
                 tr("The server at {url} takes texts, not token ids: Ollama tokenizes them itself.", url=self.url)
             )
-        sampling = {name: value for name, value in prompt.sampling.items() if value}
-        sampling["temperature"] = prompt.sampling.get("temperature", 1.0)
-        options: dict[str, Any] = {OPTIONS[name]: sampling.pop(name) for name in OPTIONS if name in sampling}
+        given = prompt.sampling
+        sampling = {name: value for name, value in given.items() if value or (name in OPTIONS and value is not None)}
+        options: dict[str, Any] = OFF | {"temperature": 1.0}
+        options |= {theirs: sampling.pop(ours) for ours, theirs in OPTIONS.items() if ours in sampling}
         schema = sampling.pop("json_schema", None)
         sampling.pop("logprobs", None)
         if sampling:
@@ -151,6 +157,9 @@ class OllamaServer:
     def _lacks(self, model: str | None, names: list[str]) -> str:
         fetch = f"%llm connect {self.url} --kind ollama --model {model or 'NAME'} --pull"
         return failures.lacks(self.url, model, names) + tr(" Let it fetch one: `{line}`.", line=fetch)
+
+    def _no_tokens(self) -> EngineError:
+        return EngineError(tr("The server at {url} does not tell its tokens: Ollama has no such call.", url=self.url))
 
     def _broken(self, num_pieces: int, error: Exception | None) -> LlmlabError:
         return failures.broken_off(self.url, self._key, num_pieces, None if error is None else _sentence(error))

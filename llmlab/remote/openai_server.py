@@ -19,6 +19,7 @@ from llmlab.language import tr
 from llmlab.remote import failures
 from llmlab.remote.backend import About, Arrival, Piece
 from llmlab.remote.keys import Key
+from llmlab.remote.pieces import Pieces
 from llmlab.trace import Capabilities, FinishReason
 
 # who made the server, by `owned_by` of its models -> sampling fields it takes beyond OpenAI's
@@ -30,6 +31,12 @@ EXTRAS: dict[str, frozenset[str]] = {
 # These tell the ids of the tokens of prompt and answer to who asks (vLLM's return_token_ids).
 TELLS_IDS = ("vllm", "llmlab")
 NEUTRAL = {"top_k": 0, "min_p": 0.0, "ignore_eos": False}
+# These do something of their own to who asks for nothing: llama-server cuts the unlikely, vLLM does what the model's
+# generation_config.json says. With us it is off, as on every other engine.
+OFF: dict[str, dict[str, Any]] = {
+    "vllm": {"top_k": 0, "top_p": 1.0, "min_p": 0.0, "repetition_penalty": 1.0},
+    "llamacpp": {"top_k": 0, "top_p": 1.0, "min_p": 0.0},
+}
 CONNECT_S, NUM_TRIES, MAX_WAIT_S = 5.0, 3, 30.0
 # A client library wants some key even where the server wants none.
 NO_KEY = "none"
@@ -46,15 +53,19 @@ class OpenaiServer:
             base_url=f"{url}/v1", api_key=key.secret or NO_KEY, timeout=limits, max_retries=0
         )
         self.about = About("openai", "", "", None, None, Capabilities(), False)
-        self._maker = "openai"
+        self._maker, self._pieces = "openai", Pieces(self._look_up)
 
     async def look(self, model: str | None) -> None:
         """Which models it has, and who made it. Raises: EngineError when there is no such server or model."""
         try:
             models = [entry async for entry in self._client.models.list()]
-        except Exception as error:
+            names = [entry.id for entry in models]
+        except openai.NotFoundError:
+            raise failures.no_api(self.url, "HTTP 404") from None
+        except openai.OpenAIError as error:
             raise self._told(error) from None
-        names = [entry.id for entry in models]
+        except Exception as error:  # the client takes what it gets for a list of models, a page for people too
+            raise failures.no_api(self.url, type(error).__name__) from None
         found = next((entry for entry in models if model in (None, entry.id)), None)
         if found is None:
             raise EngineError(failures.lacks(self.url, model, names))
@@ -95,24 +106,34 @@ class OpenaiServer:
         yield ended
 
     async def tokenize(self, text: str) -> list[int]:
-        """vLLM and llama-server have a route for it. Raises: EngineError where there is none."""
+        """vLLM, llama-server and llmlab's have a route for it. Raises: EngineError where there is none."""
         asked = {"content": text, "add_special": True} if self._maker == "llamacpp" else {"prompt": text}
-        try:
-            reply = await self._client.post(
-                f"{self.url}/tokenize", body={**asked, "model": self.about.model}, cast_to=dict[str, Any]
-            )
-        except openai.NotFoundError:
-            raise EngineError(
-                tr("The server at {url} does not tell its tokens (it has no /tokenize).", url=self.url)
-            ) from None
-        except Exception as error:
-            raise self._told(error) from None
-        return [int(i) for i in reply["tokens"]]
+        return [int(i) for i in (await self._look_up("tokenize", asked))["tokens"]]
+
+    async def pieces(self, token_ids: list[int]) -> list[bytes]:
+        """vLLM and llmlab's server tell them. Raises: EngineError where the server does not."""
+        if self._maker not in TELLS_IDS:
+            raise EngineError(tr("The server at {url} does not tell what a token is made of.", url=self.url))
+        return await self._pieces.of(token_ids)
 
     async def close(self) -> None:
         await self._client.close()
 
     # ---- asking
+
+    async def _look_up(self, route: str, asked: dict[str, Any]) -> dict[str, Any]:
+        """A question about the vocabulary. Raises: EngineError where the server has no such route."""
+        body = {**asked, "model": self.about.model}
+        try:
+            return cast(
+                dict[str, Any], await self._client.post(f"{self.url}/{route}", body=body, cast_to=dict[str, Any])
+            )
+        except openai.NotFoundError:
+            raise EngineError(
+                tr("The server at {url} does not tell its tokens (it has no /{route}).", url=self.url, route=route)
+            ) from None
+        except Exception as error:
+            raise self._told(error) from None
 
     async def _begin(self, prompt: Prompt) -> Any:
         """The stream of an answer. Tried again where the server cannot have begun: no connection, or 429."""
@@ -149,6 +170,7 @@ class OpenaiServer:
                     )
                 )
             extra[name] = value
+        extra = {name: off for name, off in OFF.get(self._maker, {}).items() if name not in sampling} | extra
         if self._maker in TELLS_IDS:
             forms = {name: extra.pop(name) for name in ("grammar", "regex", "choice") if name in extra}
             extra |= {"structured_outputs": forms} if forms else {}
@@ -221,6 +243,8 @@ class OpenaiServer:
         match error:
             case openai.APITimeoutError():
                 return failures.late(url, self._timeout_s)
+            case openai.APIConnectionError() if "CERTIFICATE_VERIFY_FAILED" in said:
+                return failures.untrusted(url, said)
             case openai.APIConnectionError():
                 return EngineDied(
                     tr(

@@ -15,7 +15,8 @@ import msgspec
 
 from llmlab.engines.base import EngineConfig
 from llmlab.engines.connection import Connection
-from llmlab.engines.messages import Ready
+from llmlab.engines.handle import RunT
+from llmlab.engines.messages import Prompt, Ready
 from llmlab.engines.recorder import News
 from llmlab.engines.run import Run
 from llmlab.remote.clock import Clock
@@ -24,7 +25,8 @@ from llmlab.remote.handle import RemoteHandle
 from llmlab.remote.seen import Seen
 from llmlab.remote.segments import Gap, Segments
 from llmlab.remote.trace_client import TraceClient
-from llmlab.trace import Request, Step, Token, Trace
+from llmlab.remote.words import Words
+from llmlab.trace import Request, Step, Trace
 from llmlab.trace.whose import is_other
 
 # How long a run that has ended waits for the steps that tell its end: they come a little later than the answer.
@@ -44,6 +46,7 @@ class TracedHandle(RemoteHandle):
         super().__init__(name, config, connection, ready)
         self._seen, self._client = seen, client
         self._settled: WeakSet[Run] = WeakSet()
+        self._words = Words()
         self._following: Following | None = None
 
     # ---- what is new
@@ -108,7 +111,7 @@ class TracedHandle(RemoteHandle):
         began = [number for i in ids if (number := segments.began(i)) is not None]
         ends = [self._end_of(run) for run in runs]
         end = None if None in ends else max(filter(None, ends), default=None)
-        return self._completed(segments.slice(min(began, default=segments.num_steps), end, ids), runs)
+        return self._completed(segments.slice(min(began, default=segments.num_steps), end, ids))
 
     def opening_of(self, run: Run) -> tuple[Trace, int]:
         segments = self._segments
@@ -174,8 +177,16 @@ class TracedHandle(RemoteHandle):
         ends = [self._segments.ended(request_id) for request_id in accepted]
         return None if None in ends else max(filter(None, ends), default=self._segments.num_steps)
 
+    def _submit(self, kind: type[RunT], prompts: list[Prompt]) -> RunT:
+        run = super()._submit(kind, prompts)
+        self._words.note(run)
+        return run
+
     def _named(self, news: News) -> News:
-        return News([self._own(request) for request in news.requests], news.steps, news.next_step)
+        """With our prompts, and the texts of our tokens; steps whose texts are on their way come with the next news."""
+        steps = self._words.in_time(news.steps, self.epoch_s)
+        num_late = len(news.steps) - len(steps)
+        return News([self._own(request) for request in news.requests], steps, news.next_step - num_late)
 
     def _own(self, request: Request) -> Request:
         """The server's record of a request of ours, with what only the notebook knows of it."""
@@ -192,23 +203,8 @@ class TracedHandle(RemoteHandle):
         ready = self._connection.ready
         return ready.epoch_s - self.clock.epoch_s if ready is not None else 0.0
 
-    def _completed(self, trace: Trace, runs: Collection[Run] = ()) -> Trace:
-        """With our prompts; and the texts of our tokens, which vLLM does not tell."""
-        texts = {result.request_id: [token.text for token in result.tokens] for run in runs for result in run.results}
+    def _completed(self, trace: Trace) -> Trace:
+        """With our prompts, and the texts of our tokens."""
         requests = tuple(self._own(request) for request in trace.request_records)
-        steps = trace.step_records
-        if texts and not any(token.text for step in steps for token in step.tokens):
-            steps = tuple(_with_texts(step, texts) for step in steps)
+        steps = tuple(self._words.told(step) for step in trace.step_records)
         return Trace(trace.header, requests, steps, trace.incidents)
-
-
-def _with_texts(step: Step, texts: dict[str, list[str]]) -> Step:
-    """Takes each text out of `texts` that it has used."""
-    if not any(token.request_id in texts for token in step.tokens):
-        return step
-
-    def told(token: Token) -> Token:
-        left = texts.get(token.request_id)
-        return msgspec.structs.replace(token, text=left.pop(0)) if left else token
-
-    return msgspec.structs.replace(step, tokens=tuple(map(told, step.tokens)))

@@ -5,10 +5,12 @@ This file must not know sockets or threads.
 
 from __future__ import annotations
 
+import asyncio
 import base64
 import time
 from array import array
 from collections.abc import AsyncIterator, Callable
+from typing import TypeVar
 
 from prometheus_client import CONTENT_TYPE_LATEST
 from starlette.applications import Starlette
@@ -22,7 +24,15 @@ from llmlab.errors import LlmlabError
 from llmlab.serve import embedding, replies
 from llmlab.serve.answering import Answering, QueueStay, Stay
 from llmlab.serve.asks import Ask, of_chat, of_completion, texts_to_embed
-from llmlab.serve.bodies import ChatBody, CompletionBody, EmbeddingsBody, read, read_struct
+from llmlab.serve.bodies import (
+    ChatBody,
+    CompletionBody,
+    DetokenizeBody,
+    EmbeddingsBody,
+    TokenizeBody,
+    read,
+    read_struct,
+)
 from llmlab.serve.description import description
 from llmlab.serve.failures import ApiError
 from llmlab.serve.forms import ChatForm, CompletionForm, Form, usage_of
@@ -33,6 +43,9 @@ from llmlab.serve.responses import CLIENT_GONE, application, as_json
 from llmlab.serve.streaming import EventStream, watched
 from llmlab.serve.tracing import Tracing
 from llmlab.trace import FinishReason
+
+ArgT = TypeVar("ArgT")
+ResultT = TypeVar("ResultT")
 
 
 class Service:
@@ -61,6 +74,8 @@ class Service:
             Route("/v1/completions", self.completions, methods=["POST"]),
             Route("/v1/chat/completions", self.chat_completions, methods=["POST"]),
             Route("/v1/embeddings", self.embeddings, methods=["POST"]),
+            Route("/tokenize", self.tokenize, methods=["POST"]),
+            Route("/detokenize", self.detokenize, methods=["POST"]),
             Route("/health", self.health, methods=["GET"]),
             Route("/metrics", self.metrics, methods=["GET"]),
             Route("/openapi.json", self.openapi, methods=["GET"]),
@@ -95,6 +110,20 @@ class Service:
         usage = {"prompt_tokens": num_tokens, "total_tokens": num_tokens}
         data = [replies.Embedding(index=index, embedding=vector) for index, vector in enumerate(shown)]
         return as_json(replies.Embeddings(model=model, data=data, usage=usage))
+
+    async def tokenize(self, request: Request) -> Response:
+        """A text as the engine sees it: chat markers are tokens, BOS comes where the model wants one."""
+        body: TokenizeBody = read_struct(TokenizeBody, await request.body())
+        self._check_model(body.model)
+        ids = await self._told(self._handle.tokenize, body.prompt)
+        return as_json(replies.Tokens(ids, len(ids), self._handle.header.max_model_len))
+
+    async def detokenize(self, request: Request) -> Response:
+        """The text of tokens, and the bytes of each."""
+        body: DetokenizeBody = read_struct(DetokenizeBody, await request.body())
+        self._check_model(body.model)
+        pieces = await self._told(self._handle.pieces, body.tokens)
+        return as_json(replies.Text(b"".join(pieces).decode(errors="replace"), pieces))
 
     async def health(self, request: Request) -> Response:
         if not self._handle.alive:
@@ -177,6 +206,13 @@ class Service:
             await self._pieces.learn(answering.run.tokens_since(0) if tokens is None else tokens)
 
     # ---- the model
+
+    async def _told(self, ask: Callable[[ArgT], ResultT], argument: ArgT) -> ResultT:
+        """What the handle says, which waits for the engine. Raises: ApiError."""
+        try:
+            return await asyncio.to_thread(ask, argument)
+        except LlmlabError as error:
+            raise ApiError.of(error) from None
 
     def _check_model(self, wanted: str | None) -> str:
         """The name to answer under. Raises: ApiError (404) for another model."""

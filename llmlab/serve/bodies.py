@@ -16,8 +16,11 @@ from llmlab.errors import unknown
 from llmlab.serve.failures import ApiError
 
 MAX_CHOICES, MAX_PROMPTS, MAX_LOGPROBS, MAX_STOPS = 128, 256, 20, 16
+# Of a question about the vocabulary, which is answered between two steps: it must not hold up who waits for an answer.
+MAX_TEXT, MAX_IDS = 2**18, 2**16
 TokenCount = Annotated[int, Meta(ge=1, lt=2**31)]
-Ids = Annotated[list[Annotated[int, Meta(ge=0, lt=2**31)]], Meta(min_length=1)]
+TokenId = Annotated[int, Meta(ge=0, lt=2**31)]
+Ids = Annotated[list[TokenId], Meta(min_length=1)]
 Prompts = Annotated[list[str | Ids], Meta(min_length=1, max_length=MAX_PROMPTS)]
 BodyT = TypeVar("BodyT", bound="Body")
 
@@ -141,6 +144,16 @@ class EmbeddingsBody(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_f
     user: str | None = None
 
 
+class TokenizeBody(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    prompt: Annotated[str, Meta(max_length=MAX_TEXT)]
+    model: str | None = None
+
+
+class DetokenizeBody(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    tokens: Annotated[list[TokenId], Meta(max_length=MAX_IDS)]
+    model: str | None = None
+
+
 # field -> the values beside None that change nothing; any other is refused
 NEUTRAL: dict[str, tuple[Any, ...]] = {
     "frequency_penalty": (0.0,),
@@ -160,7 +173,8 @@ NEUTRAL: dict[str, tuple[Any, ...]] = {
     "verbosity": (),
     "web_search_options": (),
 }
-_DECODERS = {kind: msgspec.json.Decoder(kind) for kind in (CompletionBody, ChatBody, EmbeddingsBody)}
+_KINDS = (CompletionBody, ChatBody, EmbeddingsBody, TokenizeBody, DetokenizeBody)
+_DECODERS = {kind: msgspec.json.Decoder(kind) for kind in _KINDS}
 _PATH = re.compile(r"(.*) - at `(.*)`", re.DOTALL)
 _UNKNOWN_FIELD = re.compile(r"Object contains unknown field `(.*)`", re.DOTALL)
 

@@ -16,6 +16,7 @@ from llmlab.engines.handle import EngineHandle
 from llmlab.engines.loading import load
 from llmlab.errors import EngineDied, EngineError
 from llmlab.language import tr
+from llmlab.serve.listening import raise_open_files
 from llmlab.serve.server import MAX_OPEN, Server, ServerT, serve
 
 
@@ -40,6 +41,7 @@ def serve_until_stopped(
 ) -> None:
     """Load what the arguments name, start(handle), show the card. Ends and raises as serve_model() does."""
     signal.signal(signal.SIGTERM, _interrupt)
+    raise_open_files()
     print(tr("Loading {model}.", model=arguments.model), flush=True)
     handle = load(
         arguments.model, arguments.engine, name=getattr(arguments, "as"), quant=arguments.quant, dtype=arguments.dtype,

@@ -14,10 +14,12 @@ import llmlab
 from llmlab.serve import bodies, replies
 from llmlab.serve.failures import ErrorReply
 
-_BODIES = (bodies.CompletionBody, bodies.ChatBody, bodies.EmbeddingsBody)
+_BODIES = (
+    bodies.CompletionBody, bodies.ChatBody, bodies.EmbeddingsBody, bodies.TokenizeBody, bodies.DetokenizeBody,
+)  # fmt: skip
 _REPLIES = (
     replies.Completion, replies.ChatCompletion, replies.ChatChunk, replies.Embeddings, replies.Model, replies.Models,
-    ErrorReply,
+    replies.Tokens, replies.Text, ErrorReply,
 )  # fmt: skip
 _ERRORS = {
     400: "It cannot be served as asked",
@@ -48,6 +50,10 @@ def description() -> dict[str, Any]:
             },
             "/v1/embeddings": {
                 "post": {**_operation("Vectors of texts", "Embeddings", *_ERRORS), **_body("EmbeddingsBody")}
+            },
+            "/tokenize": {"post": {**_operation("Token ids of a text", "Tokens", *_ERRORS), **_body("TokenizeBody")}},
+            "/detokenize": {
+                "post": {**_operation("The text of token ids", "Text", *_ERRORS), **_body("DetokenizeBody")}
             },
             "/health": {"get": _operation("Whether the engine is loaded", None, 503)},
             "/metrics": {"get": _text("Figures for Prometheus")},

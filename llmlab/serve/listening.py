@@ -14,6 +14,8 @@ from typing import Any
 from llmlab.errors import EngineError
 from llmlab.language import tr
 
+MAX_FILES = 65_536
+
 
 def listen(host: str, port: int) -> socket.socket:
     """Raises: EngineError when the place is taken, or is none."""
@@ -31,6 +33,18 @@ def listen(host: str, port: int) -> socket.socket:
                 error=error,
             )
         ) from None
+
+
+def raise_open_files() -> None:
+    """Let this process have as many connections as it may: a shell begins at 1,024, and a class of 200 has more."""
+    try:
+        import resource
+    except ImportError:  # Windows has no such limit
+        return
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    wanted = MAX_FILES if hard == resource.RLIM_INFINITY else min(hard, MAX_FILES)
+    if soft != resource.RLIM_INFINITY and soft < wanted:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (wanted, hard))
 
 
 @contextmanager

@@ -154,6 +154,22 @@ class Embeddings(msgspec.Struct, frozen=True, kw_only=True):
     usage: dict[str, int]
 
 
+class Tokens(msgspec.Struct, frozen=True):
+    """Of a text, in vLLM's form."""
+
+    tokens: list[int]
+    count: int
+    max_model_len: int | None
+
+
+class Text(msgspec.Struct, frozen=True):
+    """Of token ids, in vLLM's form."""
+
+    prompt: str
+    # llmlab's own: those of each token, as base64; one may be half a character
+    token_bytes: list[bytes]
+
+
 def logprob_of(value: float | None) -> float:
     return LOWEST_LOGPROB if value is None else max(value, LOWEST_LOGPROB)
 

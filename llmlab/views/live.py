@@ -1,16 +1,15 @@
 """Live: the story of a run while it grows, for all its views. One thread sends the steps, 20 times a second at most.
 
 Messages: {"t": "s", "from": n, "requests": [[index, request], ...], "steps": [...]} with what is new, steps from the
-n-th of the run on; and once a second {"t": "k"}, from which a view that came late can begin at once: "head" with the KV
-cache before the newest step, all requests, that step. Who lacks the history asks for it. Each message is made into JSON
-once, for all views.
+n-th of the run on; once a second {"t": "k"} in its place, from which a view that came late can begin at once: it has all
+requests too, and a "head" with the KV cache before the first of these steps. Who lacks the history asks for it. Each
+message is made into JSON once, for all views, and none where no page can see it.
 
 This file must not know widgets or notebooks.
 """
 
 from __future__ import annotations
 
-import os
 import threading
 import time
 import uuid
@@ -21,17 +20,14 @@ import msgspec
 
 from llmlab.engines.run import Run
 from llmlab.trace import Request
+from llmlab.trace.whose import is_other
 from llmlab.views.kv_now import empty_kv
 from llmlab.views.narration import died, paused
+from llmlab.views.pace import Pace
 from llmlab.views.phrases import plain
 from llmlab.views.prompt_texts import PromptTexts
 from llmlab.views.story import Story
 
-PERIOD_S, MAX_PERIOD_S = 0.05, 0.25
-# This thread needs no more than these shares of the machine, or it sends less often. An engine on the same CPUs is
-# slowed by twice what is taken from it: its threads wait for each other.
-MAX_SHARE, MAX_SHARE_OF_ENGINE = 0.05 * (os.cpu_count() or 1), 0.005 * (os.cpu_count() or 1)
-TICK_WEIGHT = 0.02  # of one tick in the mean: a key message, which is large, slows nothing
 KEY_S = 1.0
 # Of a large cache a key message is large: it is sent less often, so that this many bytes a second are enough.
 KEY_BYTES_PER_S = 100_000
@@ -48,6 +44,10 @@ def steps_message(story: Story, first: int) -> bytes:
 
 class Screen(Protocol):
     """One view that shows the run."""
+
+    @property
+    def is_seen(self) -> bool:
+        """A page may draw what is sent. Where output goes to a file, only the end is shown."""
 
     def send(self, message: bytes) -> None:
         """A message as JSON."""
@@ -153,10 +153,8 @@ class Live:
     # ---- the thread
 
     def _publish(self) -> None:
-        mean_s = 0.0  # CPU time of a tick, over the last ones
-        due_s = time.monotonic()
+        pace = Pace()
         while not self.finish():
-            started_s = time.thread_time()
             with self._lock:
                 if not self._screens:
                     self._thread = None
@@ -165,26 +163,23 @@ class Live:
             if self._texts and time.monotonic() >= self._next_texts_s:
                 self._add_texts(NUM_TEXTS)
                 self._next_texts_s = time.monotonic() + TEXTS_S
-            mean_s += TICK_WEIGHT * (time.thread_time() - started_s - mean_s)
-            due_s += self._period_s(mean_s)
-            now_s = time.monotonic()
-            due_s = max(due_s, now_s - PERIOD_S)  # who was late once is early once
-            time.sleep(max(0.0, due_s - now_s))
+            pace.rest(is_beside=self._is_beside())
 
-    def _period_s(self, mean_s: float) -> float:
-        """Between two ticks, each of which takes `mean_s` of CPU time."""
+    def _is_beside(self) -> bool:
+        """The engine computes on the CPUs of this machine."""
         head = self.story.head if self.story is not None else {}
-        is_beside = head.get("source") == "measured" and str(head.get("device")).lower() == "cpu"
-        return min(max(PERIOD_S, mean_s / (MAX_SHARE_OF_ENGINE if is_beside else MAX_SHARE)), MAX_PERIOD_S)
+        return head.get("source") == "measured" and str(head.get("device")).lower() == "cpu"
 
     def _tick(self) -> None:
         """Send what is new."""
-        if self._screens and self.catch_up() is not None:
-            assert self.story is not None
-            self._send_anew(self.story) if self._is_anew else self._send_news(self.story)
-            self._send_needed(self.story)
-            if time.monotonic() >= self._next_key_s:
-                self._send_key(self.story)
+        if self._screens and (story := self.catch_up()) is not None and any(s.is_seen for s in self._screens):
+            if self._is_anew:
+                self._send_anew(story)
+            elif time.monotonic() >= self._next_key_s:
+                self._send_key(story)
+            else:
+                self._send_news(story)
+            self._send_needed(story)
         self._tell()
 
     def _send_news(self, story: Story) -> None:
@@ -213,7 +208,8 @@ class Live:
                 screen.send(_json({"t": "s", "from": have, **rest}))
 
     def _send_key(self, story: Story) -> None:
-        first = max(0, len(story.steps) - 1)
+        """What is new, and at least the newest step."""
+        first = max(0, min(self._sent, len(story.steps) - 1))
         for record in story.steps[self._num_in_kv : first]:
             self._kv.step(record)
         self._num_in_kv = first
@@ -221,6 +217,8 @@ class Live:
         requests = list(enumerate(story.requests))
         key = _json({"t": "k", "from": first, "head": head, "requests": requests, "steps": story.steps[first:]})
         self._send(key)
+        self._sent = len(story.steps)
+        self._changed.clear()
         self._next_key_s = time.monotonic() + max(KEY_S, len(key) / KEY_BYTES_PER_S)
 
     def _send(self, message: bytes) -> None:
@@ -277,7 +275,8 @@ class Live:
             story.add_request(request)
         indexes = [story.index_of(request.request_id) for request in requests]
         self._changed.update(indexes)
-        self._texts.add(requests)
+        if "unseen" not in story.head:  # else no picture writes a prompt out
+            self._texts.add(request for request in requests if not is_other(request))
 
     def _add_prompts(self, story: Story) -> None:
         """How long prompts are: of an engine that is seen from outside, the first token tells it."""

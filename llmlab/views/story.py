@@ -17,7 +17,7 @@ from llmlab.trace.whose import is_other
 from llmlab.views.figures import figures_for
 from llmlab.views.narration import Events, ended, narrate
 from llmlab.views.narration_arrivals import narrate_arrivals
-from llmlab.views.phrases import joined
+from llmlab.views.phrases import Phrase, joined
 from llmlab.views.story_head import head_of, short_name
 
 PHASES = {"prefill": 0, "decode": 1, "recompute": 2}
@@ -44,6 +44,9 @@ class Story:
         # Had drafts in the last step: what was rejected is told by the next share, so it is written out.
         self._drafted: set[int] = set()
         self._text_bytes = 0
+        # The sentence of the last step in which requests only went on, and what it is told of.
+        self._said: Phrase = []
+        self._said_of: tuple[Any, ...] = ()
         self.others: set[int] = set()  # requests of other clients
         self._figures = figures_for(header)
         if header.kv_at_start is not None:
@@ -91,6 +94,7 @@ class Story:
         else:
             self.requests.append(told)
         self._figures.add_request(request.request_id, told["most"])
+        self._said_of = ()  # it may have another name now
 
     def add_step(self, step: Step) -> dict[str, Any]:
         """The record of a step; it is kept in `steps` too."""
@@ -112,7 +116,7 @@ class Story:
             "pre": events.preempted,
             "fin": events.finished,
             "hit": events.hits,
-            "say": narrate(step, events, self.name, self.head),
+            "say": self._say(step, events),
             "fig": figures,
         }
         if "unseen" in self.head:
@@ -241,6 +245,16 @@ class Story:
             events.finished.append([index, reason, self._num_output.get(index, 0)])
         events.hits = [[self._at(r), num_tokens] for r, num_tokens in step.prefix_hits.items()]
         events.first_waiting = self._first_waiting(step)
+
+    def _say(self, step: Step, events: Events) -> Phrase:
+        """The sentence of a step. That of the step before where the same requests only went on, as in most."""
+        happened = events.rows or events.preempted or events.finished or events.emptied or step.num_waiting
+        if happened or (isinstance(step.kv, BlockDelta) and (step.kv.allocated or step.kv.evicted)):
+            return narrate(step, events, self.name, self.head)
+        told_of = (type(step.kv), self._ranges, step.num_scheduled_tokens, step.token_budget)
+        if told_of != self._said_of:
+            self._said, self._said_of = narrate(step, events, self.name, self.head), told_of
+        return self._said
 
     def _first_waiting(self, step: Step) -> tuple[int, int | None] | None:
         """The request that is next in line, and the tokens it needs room for."""

@@ -155,6 +155,10 @@ class StoryView(Placed["View"]):
 
     # ---- what the live story says
 
+    @property
+    def is_seen(self) -> bool:
+        return self._widget is not None
+
     def send(self, message: bytes) -> None:
         if self._widget is not None:
             self._widget.send({}, [message])

@@ -6,9 +6,11 @@ import asyncio
 from pathlib import Path
 
 import httpx
+import msgspec
 import pytest
 from class_support import Class, MakeClass, Watcher, error_of
 from serve_support import wait_until
+from wild import GOOD, Wild
 
 import llmlab
 from benchmarks.class_of_students import Asked, Student, attend, flood, leaks, lost, worst_over_median
@@ -157,11 +159,40 @@ def test_a_guess_at_somebody_elses_prompt_finds_nothing_in_the_cache(open_class:
     assert hits  # one's own prompt is found again
 
 
+def test_what_was_looked_up_too_often_is_refused_and_answers_go_on(open_class: MakeClass):
+    one = open_class()
+    assert one.http("ada").post("/detokenize", json={"tokens": [97, 98]}).json()["prompt"] == "ab"
+    one.http("ada").post("/tokenize", content=b" " * (2**20))
+    for path, body in (("/tokenize", {"prompt": "a"}), ("/detokenize", {"tokens": [97]})):
+        response = one.http("ada").post(path, json=body)
+        assert (response.status_code, error_of(response)["param"]) == (429, "looked_up")
+        assert one.http("bob").post(path, json=body).status_code == 200
+    assert one.ask("ada", "abc", max_tokens=2).status_code == 200
+
+
+def test_a_vocabulary_that_is_what_others_have_sent_is_not_told(open_class: MakeClass):
+    one = open_class()
+    one.handle.header = msgspec.structs.replace(one.handle.header, source="simulated")
+    for path, body in (("/tokenize", {"prompt": "a"}), ("/detokenize", {"tokens": [97]})):
+        response = one.http("ada").post(path, json=body)
+        assert response.status_code == 400 and "what others have sent" in error_of(response)["message"]
+
+
 def test_an_id_that_somebody_else_has_used_is_not_told(open_class: MakeClass):
     one = open_class()
     answers = [one.ask(name, "abc", max_tokens=1, headers={"X-Request-Id": "same"}) for name in ("ada", "bob")]
     assert [answer.headers["x-request-id"] for answer in answers] == ["same", "same"]
     assert all(len(answer.json()["id"]) == len("cmpl-same~123456") for answer in answers)
+
+
+def test_spoiled_requests_of_a_student_are_refused_or_served_and_the_class_goes_on(open_class: MakeClass):
+    one = open_class(num_cells=8192, seqs=64)
+    good = [*GOOD, ("/class/me", None), ("/class/students", None)]
+    statuses = Wild(one.room.port, one.tokens["ada"], 2, good).statuses(300)
+    assert {200, 400, 401, 403, 404} <= statuses.keys() and statuses[200] > 30
+    assert wait_until(one.is_idle)
+    assert one.ask("bob", "abc", max_tokens=3).json()["choices"][0]["text"] == "abc"
+    assert one.me("ada")["me"]["in_flight"] == 0
 
 
 def test_a_class_that_stops_ends_who_waits_and_who_watches(open_class: MakeClass):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import shutil
 import signal
 import subprocess
 import sys
@@ -75,6 +76,22 @@ def test_a_folder_without_a_class_is_told_and_none_is_begun(arguments: list[str]
     assert not (tmp_path / "clas").exists()
 
 
+@pytest.mark.skipif(shutil.which("openssl") is None, reason="needs openssl to make a certificate")
+def test_who_is_there_is_told_over_https_to_who_names_the_certificate(
+    open_class: MakeClass, tmp_path: Path, capsys: Captured
+):
+    cert, key = tmp_path / "cert.pem", tmp_path / "key.pem"
+    command = ["openssl", "req", "-x509", "-newkey", "rsa:2048", "-nodes", "-keyout", str(key), "-out", str(cert)]
+    command += ["-days", "1", "-subj", "/CN=localhost", "-addext", "subjectAltName=IP:127.0.0.1"]
+    subprocess.run(command, check=True, capture_output=True)
+    one = open_class(tls_cert=cert, tls_key=key)
+    who = ["class", "--who", one.url, "--folder", str(one.room.register.folder)]
+    with pytest.raises(SystemExit, match=r"--tls-cert cert\.pem"):
+        cli.main(who)
+    cli.main([*who, "--tls-cert", str(cert)])
+    assert "0 of 2 are there" in capsys.readouterr().out
+
+
 def test_a_student_joins_with_one_line_asks_and_sees_own_rows_among_grey_ones(
     open_class: MakeClass, shell: InteractiveShell, monkeypatch: pytest.MonkeyPatch, capsys: Captured
 ):
@@ -98,6 +115,10 @@ def test_a_student_joins_with_one_line_asks_and_sees_own_rows_among_grey_ones(
     assert wait_until(lambda: len(rows()) == 3)
     assert rows() == [(True, 14), (False, chat), (False, 22)]
     assert "bob" not in repr(view.story.__dict__)
+    live = view.story
+    assert live is not None
+    assert wait_until(lambda: live.requests[1]["pieces"] == list("<user>adas own words"))
+    assert live.requests[0]["pieces"] is None
     shown = shell.run_line_magic("llm", "class --show-code")
     assert shown is None
     code = f"llmlab.connect('{one.url}', api_key_env='LLMLAB_CLASS_KEY', trace=True)"

@@ -6,7 +6,7 @@ import asyncio
 
 import pytest
 
-from llmlab.classroom.quotas import Account, Quotas, Window
+from llmlab.classroom.quotas import LOOKED_UP_BYTES, Account, Quotas, Window
 from llmlab.classroom.register import Person
 from llmlab.classroom.turns import Turn, Turns
 from llmlab.serve.failures import ApiError
@@ -164,6 +164,20 @@ def test_a_window_forgets_what_is_long_ago():
     for second in range(200):
         window.add(1, float(second))
     assert window.used(199.0) == 60 and window.free_in_s(199.0) == 0.0
+
+
+def test_looking_tokens_up_has_a_bound_of_its_own_which_no_answer_counts_for():
+    ada, lecturer = account("ada"), Account(Person("lecturer", is_lecturer=True), Quotas())
+    for person in (ada, lecturer):
+        person.look_up(LOOKED_UP_BYTES - 1, now_s=0.0)
+        person.look_up(1, now_s=1.0)
+    lecturer.look_up(1, now_s=2.0)
+    with pytest.raises(ApiError, match="looked up in a minute") as told:
+        ada.look_up(1, now_s=2.0)
+    assert (told.value.status, told.value.headers["Retry-After"]) == (429, "58")
+    ada.look_up(1, now_s=60.5)
+    ada.check(1, now_s=2.0)
+    assert ada.num_prompt_tokens == 0
 
 
 def test_answers_in_flight_have_a_quota_and_the_lecturer_has_none():

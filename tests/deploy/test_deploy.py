@@ -11,6 +11,7 @@ import re
 import shutil
 import subprocess
 import sys
+import tomllib
 from importlib import resources
 from pathlib import Path
 from urllib.parse import urlsplit
@@ -32,10 +33,13 @@ from deployed import (
     containers,
     names_of,
 )
+from oauth2_proxy_schema import SCHEMA as OAUTH2_PROXY
 from traitlets.config import Config
 from values_schema import SCHEMA
 
+from llmlab import cli
 from llmlab.engines.packages import missing
+from llmlab.gateway.asks import ROUTES
 from llmlab.gateway.reading import parse_config
 
 # what Kubernetes the manifests are checked against
@@ -154,6 +158,51 @@ def test_a_gateway_is_given_each_variable_that_its_configuration_names():
         config = parse_config(text)
         named = {key.token_env for key in config.keys.values()} | {b.api_key_env for b in config.backends.values()}
         assert named - {None} <= given[place], place
+
+
+# ---- logging people in
+
+
+def test_oauth2_proxy_takes_each_option_and_hands_id_tokens_of_the_gateways_issuer_and_audience_on():
+    text = (DEPLOY / "oidc" / "oauth2-proxy.cfg").read_text()
+    login = tomllib.loads(text)
+    jsonschema.validate(login, OAUTH2_PROXY)
+    gateway = parse_config((DEPLOY / "gateway" / "config.yaml").read_text())
+    assert gateway.oidc is not None
+    assert (login["oidc_issuer_url"], login["client_id"]) == (gateway.oidc.issuer, gateway.oidc.audience)
+    assert login["pass_authorization_header"] and not login["insecure_oidc_skip_nonce"]
+    assert not any(re.search("secret|password", name) for name in login), "secrets are in the environment"
+    seconds = {name: _seconds(login[name]) for name in ("cookie_refresh", "cookie_expire", "upstream_timeout")}
+    assert seconds["cookie_refresh"] < 300 <= seconds["upstream_timeout"]
+    # its own folder of addresses is below /oauth2; the gateway has none there
+    assert urlsplit(login["redirect_url"]).path == "/oauth2/callback"
+    assert all(re.match(login["api_routes"][0], route) for route in ROUTES)
+
+
+@pytest.mark.parametrize(
+    "wrong", ["upstream = 1", "cookie_refresh = 4", "provider = 'oidcc'", "pass_authorization = true"]
+)
+def test_a_mistake_in_the_file_of_oauth2_proxy_is_found(wrong: str):
+    name = wrong.split()[0]
+    lines = (DEPLOY / "oidc" / "oauth2-proxy.cfg").read_text().splitlines()
+    kept = [line for line in lines if not line.startswith(f"{name} ")]
+    with pytest.raises(jsonschema.ValidationError):
+        jsonschema.validate(tomllib.loads("\n".join([*kept, wrong])), OAUTH2_PROXY)
+
+
+def test_apache_logs_in_at_the_gateways_issuer_and_both_fronts_lead_to_where_the_gateway_listens():
+    site = (DEPLOY / "oidc" / "apache.conf").read_text()
+    gateway = parse_config((DEPLOY / "gateway" / "config.yaml").read_text())
+    assert gateway.oidc is not None
+    assert f"OIDCProviderMetadataURL {gateway.oidc.issuer}/.well-known/openid-configuration\n" in site
+    assert f"OIDCClientID {gateway.oidc.audience}\n" in site
+    assert "OIDCClientSecret ${" in site and "OIDCCryptoPassphrase ${" in site
+    upstream = tomllib.loads((DEPLOY / "oidc" / "oauth2-proxy.cfg").read_text())["upstreams"]
+    assert [re.search(r"^ +ProxyPass / (\S+)", site, re.M)[1]] == upstream == [f"http://127.0.0.1:{cli.GATEWAY_PORT}/"]  # type: ignore[index]
+
+
+def _seconds(duration: str) -> float:
+    return sum(float(n) * {"s": 1, "m": 60, "h": 3600}[unit] for n, unit in re.findall(r"(\d+)([smh])", duration))
 
 
 # ---- Kubernetes

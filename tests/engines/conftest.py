@@ -21,7 +21,8 @@ def load_fake() -> Iterator[LoadFake]:
 @pytest.fixture
 def patient(monkeypatch: pytest.MonkeyPatch) -> None:
     """All prompts of one message get in before the next step, however slow this machine is."""
-    monkeypatch.setattr("llmlab.engines.loop.COMMANDS_S", 5.0)
+    for name in ("COMMANDS_S", "RESTING_COMMANDS_S"):
+        monkeypatch.setattr(f"llmlab.engines.loop.{name}", 5.0)
 
 
 @pytest.fixture(scope="session")

@@ -6,6 +6,7 @@ Options: `step_s` and `tokenize_s` (how long they take), `fail_at` (number of a 
 
 from __future__ import annotations
 
+import sys
 import threading
 import time
 from typing import Any
@@ -64,7 +65,9 @@ class FakeEngine:
         return [ord(c) for c in text]
 
     def pieces(self, token_ids: list[int]) -> list[bytes]:
-        return [chr(i).encode() for i in token_ids]
+        if wrong := next((i for i in token_ids if i > sys.maxunicode), None):
+            raise RequestError(f"token id {wrong} is no character.")
+        return [chr(i).encode(errors="replace") for i in token_ids]
 
     def memory_bytes(self) -> dict[str, int]:
         return {"kv_used": self.options["num_cells"] - self.pool.num_free_blocks}

@@ -14,7 +14,7 @@ from llmlab.engines.cost_model import LinearCost
 from llmlab.engines.simulated_decodes import Decodes
 from llmlab.engines.simulated_room import Room
 from llmlab.engines.simulated_runs import Split, simulate
-from llmlab.errors import EngineError, PlanRefused
+from llmlab.errors import EngineError, PartFailed, PlanRefused
 from llmlab.scheduling.policies import ChunkedPrefill
 from llmlab.trace import Trace
 
@@ -81,6 +81,24 @@ def test_a_policy_of_ones_own_is_asked_in_every_step():
     trace = simulate(crowd(10), dataclasses.replace(TIGHT, policy=Counting()), PRICES)
     assert Counting.num_asked == len(trace.step_records)
     assert trace.step_records == simulate(crowd(10), TIGHT, PRICES).step_records
+
+
+def test_each_worker_has_a_policy_of_its_own_and_one_that_breaks_earns_a_sentence():
+    asked_by = set()
+
+    class Counting(ChunkedPrefill):
+        def schedule(self, state):
+            asked_by.add(id(self))
+            return super().schedule(state)
+
+    class Breaks(ChunkedPrefill):
+        def schedule(self, state):
+            return {"r0": 1 // len(state.running)}
+
+    simulate(crowd(20), dataclasses.replace(TIGHT, policy=(own := Counting())), PRICES, num_workers=2)
+    assert len(asked_by) == 2 and id(own) not in asked_by
+    with pytest.raises(PartFailed, match=r"step 0: policy\.schedule\(\): ZeroDivisionError: .* of schedule\(\)"):
+        simulate(crowd(2), dataclasses.replace(TIGHT, policy=Breaks), PRICES)
 
 
 def test_the_same_seed_gives_the_same_run_and_jitter_another_one():

@@ -15,7 +15,6 @@ from transformers import AutoModelForCausalLM
 from llmlab import models
 from llmlab.engines.torch_attention import Span, make_batch
 from llmlab.engines.torch_graphs import DecodeGraphs, _Graph
-from llmlab.engines.torch_hooks import Probe
 from llmlab.errors import EngineError, ModelError, RequestError
 from llmlab.trace import Step, Trace
 from tests.engines.serving import request, serve, token_ids
@@ -217,9 +216,9 @@ def test_attention_weights_hidden_states_and_the_lens_fit_the_logits(on):
 
 def test_a_probe_keeps_what_each_step_computes(on):
     on.pool.clear()
-    on.probe = Probe(layers=frozenset({1}))
+    on.begin_probe([1])
     trace = serve(on, [request(on, f"r{i}", TEXT[: 10 + i], max_tokens=3) for i in range(2)])
-    steps, on.probe = on.probe.steps, None
+    steps = on.end_probe()
     assert len(steps) == len(trace.step_records)
     assert steps[0]["r1"]["attention"][1].shape == (4, 11, 11) and steps[0]["r1"]["hidden"].shape == (4, 11, 128)
     assert steps[1]["r0"]["attention"][1].shape == (4, 1, 11)

@@ -108,8 +108,11 @@ def test_a_key_in_the_file_is_refused_and_not_repeated(place: str):
 
 def test_a_password_in_a_url_is_refused_and_not_repeated():
     with pytest.raises(ConfigError, match="A password in a URL") as raised:
-        parse_config(GOOD.replace("http://127.0.0.1:8001", "http://me:sk-very-secret@host"))
+        parse_config(GOOD.replace("http://127.0.0.1:8001", "http://me:sk-very-secret@host:99999"))
     assert "sk-very-secret" not in str(raised.value)
+    for url in ("http://host:99999", "http://[::1", "ftp://host"):
+        with pytest.raises(ConfigError, match="is no URL of a server"):
+            parse_config(GOOD.replace("http://127.0.0.1:8001", url))
 
 
 def test_a_config_prints_without_secrets_since_it_has_none():

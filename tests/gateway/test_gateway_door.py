@@ -18,6 +18,7 @@ import pytest
 from aiohttp import web
 from cryptography.hazmat.primitives.asymmetric import rsa
 from gateway_support import TOKENS, Backends, Door, bearer, error_of, wait_until
+from wild import GOOD, Wild
 
 ROUTES = [
     ("GET", "/v1/models"), ("GET", "/v1/models/chat"), ("POST", "/v1/completions"), ("POST", "/v1/chat/completions"),
@@ -103,6 +104,14 @@ def test_garbage_is_answered_with_what_is_wrong_about_it(one_door: Door, content
     assert response.status_code == (404 if "gateway has" in says else 400)
     assert error["param"] == param
     assert says in error["message"]
+
+
+def test_spoiled_requests_are_refused_or_served_and_the_gateway_goes_on(door: Door):
+    asked = [(path, None if body is None else {**body, "model": "chat"}) for path, body in GOOD if "token" not in path]
+    statuses = Wild(door.server.port, TOKENS["ANN_TOKEN"], 3, [*asked, ("/backends", None)]).statuses(300)
+    assert {200, 400, 401, 404} <= statuses.keys() and statuses[200] > 50
+    assert door.chat().status_code == 200
+    assert wait_until(lambda: all(one.num_open == 0 for one in door.server.upstreams.values()))
 
 
 def test_strange_texts_and_numbers_reach_the_backend_as_they_are(door: Door, backends: Backends):
@@ -207,6 +216,34 @@ def test_a_signed_token_lets_its_user_in_under_his_name_and_quota(
     asked = [(entry.client, entry.status) for entry in oidc_door.entries]
     assert asked == [("carla", 200), ("carla", 200), ("carla", 429), ("dora", 200)]
     assert oidc_door.chat().status_code == 200  # plain tokens are let in as before
+
+
+def test_a_user_who_is_called_like_a_key_is_not_its_client(
+    backends: Backends, provider: tuple[str, dict[str, Any]], tmp_path: Path
+):
+    issuer, _ = provider
+    rule = "rules: [{keys: [ann], use: spare}]"
+    backends.start("spare")
+    oidc = f"oidc: {{issuer: '{issuer}', audience: llmlab, name_claim: name}}\n"
+    with backends.door(tmp_path, backends.config(model=rule) + oidc) as door:
+        assert door.chat().headers["x-llmlab-backend"] == "spare"
+        response = door.chat(headers={"Authorization": f"Bearer {signed(issuer, name='ann')}"})
+        assert response.headers["x-llmlab-backend"] == "main"
+        assert [entry.client for entry in door.entries] == ["ann", "ann@oidc"]
+
+
+def test_what_a_user_spent_today_is_remembered_by_the_log(
+    backends: Backends, provider: tuple[str, dict[str, Any]], tmp_path: Path
+):
+    issuer, _ = provider
+    price = {"main": ", price: {prompt: 0, output: 1000000}"}  # 3 tokens: 3 EUR
+    oidc = f"oidc: {{issuer: '{issuer}', audience: llmlab, name_claim: name, cost_per_day: 5}}\n"
+    text = backends.config(of=price) + oidc
+    with backends.door(tmp_path, text) as door:
+        assert [asked_with(door, signed(issuer)) for _ in range(2)] == [200, 200]
+    with backends.door(tmp_path, text) as door:
+        assert asked_with(door, signed(issuer)) == 429
+        assert asked_with(door, signed(issuer, name="dora")) == door.chat().status_code == 200
 
 
 def test_a_token_that_is_forged_foreign_or_old_is_no_token(oidc_door: Door, provider: tuple[str, dict[str, Any]]):

@@ -60,6 +60,14 @@ def test_the_checks_agree_with_the_library():
         assert checks.exact_bytes(cfg, n, c, 269e6) == pytest.approx(work.num_bytes, rel=1e-3)
 
 
+def test_the_formula_of_the_library_is_no_answer_though_the_notebook_has_llmlab_at_hand():
+    from llmlab.labs.submission import forbidden_import, from_source
+
+    theirs = "def kv_bytes(n, cfg, size=2):\n    return n * llmlab.models.kv_bytes_per_token(cfg, size)\n"
+    assert forbidden_import(from_source(theirs), LAB.forbidden) == "llmlab.models.kv_bytes_per_token"
+    assert forbidden_import(from_source("cfg = llmlab.models.get('smollm2-135m').config\n"), LAB.forbidden) is None
+
+
 @pytest.mark.slow
 def test_in_processes_the_points_are_the_same_and_a_failed_check_comes_with_both_pictures():
     path = mistake_of(LAB, "mask_not_shifted")

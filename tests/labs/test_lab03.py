@@ -87,13 +87,21 @@ def test_the_students_notebook_has_no_solution_in_it():
         assert line in source_of(LAB, "lab.py") and line not in text
 
 
-def test_a_pool_of_ours_under_another_name_is_no_solution():
+@pytest.mark.parametrize(
+    "source",
+    [
+        "import llmlab.scheduling.block_pool as bp\nclass BlockPool(bp.PagedPool): pass\n",
+        "from llmlab.scheduling.block_pool import PagedPool\nclass BlockPool:\n    def __init__(self, *given):\n"
+        "        self.pool = PagedPool(*given)\n",
+    ],
+    ids=["inherited", "held"],
+)
+def test_a_pool_of_ours_under_another_name_is_no_solution(source: str):
     from llmlab.labs.judge import judged
     from llmlab.labs.order import Order
     from llmlab.labs.submission import from_source
 
-    source = "import llmlab.scheduling.block_pool as bp\nclass BlockPool(bp.PagedPool): pass\n"
     results = list(judged(Order(LAB.folder, "Q2", from_source(source), 0, False)))
     assert {one["reason"] for one in results} == {
-        "llmlab.scheduling.block_pool has the answer in it. Write Q2 yourself: leave that import out, and it counts."
+        "llmlab.scheduling.block_pool has the answer in it. Write Q2 yourself: leave that out, and it counts."
     }

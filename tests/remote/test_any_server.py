@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import functools
+import http.server
 import logging
 import pickle
+import threading
 from pathlib import Path
 from typing import Any
 
@@ -30,6 +33,46 @@ def test_a_server_that_tells_no_tokens_is_told_from_one_that_does(scripted: Scri
     assert body["messages"] == [{"role": "user", "content": "Why?"}]
     assert (body["max_completion_tokens"], body["seed"], body["temperature"]) == (8, 3, 0)
     assert not {"top_k", "min_p", "ignore_eos", "return_token_ids"} & body.keys()
+    with pytest.raises(EngineError, match="does not tell what a token is made of"):
+        handle.pieces([1])
+
+
+@pytest.mark.parametrize(
+    ("owned_by", "off"),
+    [
+        ("vllm", {"top_k": 0, "top_p": 1.0, "min_p": 0.0, "repetition_penalty": 1.0}),
+        ("llamacpp", {"top_k": 0, "top_p": 1.0, "min_p": 0.0}), ("llmlab", {}), ("somebody", {}),
+    ],
+)  # fmt: skip
+def test_what_is_not_asked_for_is_off_whatever_a_server_would_do_by_itself(owned_by: str, off: dict[str, float]):
+    names = {"top_k", "top_p", "min_p", "repetition_penalty"}
+    with ScriptedServer(owned_by) as server:
+        server.script = [ANSWER] * 2
+        handle = llmlab.connect(server.url)
+        handle.generate("Why?", max_tokens=8)
+        handle.generate("Why?", max_tokens=8, top_p=0.5, **({"min_p": 0.1} if off else {}))
+        first, second = (
+            {name: body[name] for name in names & body.keys()} for path, _, body in server.asked if "chat" in path
+        )
+        assert first == off and second == {**off, "top_p": 0.5, **({"min_p": 0.1} if off else {})}
+
+
+@pytest.mark.parametrize("page", [None, "<html>hello</html>", "[]", "{}"])
+def test_what_is_no_such_server_is_told_in_words(tmp_path: Path, page: str | None):
+    (tmp_path / "v1").mkdir()
+    if page is not None:
+        (tmp_path / "v1" / "models").write_text(page)
+    handler = functools.partial(Quiet, directory=str(tmp_path))
+    with http.server.ThreadingHTTPServer(("127.0.0.1", 0), handler) as server:
+        threading.Thread(target=server.serve_forever, args=(0.05,), daemon=True).start()
+        with pytest.raises(EngineError, match=r"no list of models at /v1/models|has no model yet"):
+            llmlab.connect(f"http://127.0.0.1:{server.server_port}")
+        server.shutdown()
+
+
+class Quiet(http.server.SimpleHTTPRequestHandler):
+    def log_message(self, *_: object) -> None:
+        pass
 
 
 def test_its_answers_are_compared_by_their_text(scripted: ScriptedServer):

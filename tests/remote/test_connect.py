@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import shutil
+import subprocess
 import threading
 import time
 from collections.abc import Callable
@@ -28,6 +30,14 @@ def test_it_answers_as_the_engine_does_and_tells_the_same_tokens(fake: MakeServe
     assert answer.ttft_s is not None and answer.e2e_s is not None and 0 < answer.ttft_s <= answer.e2e_s
     raw, ids = handle.generate("abc", raw=True, max_tokens=4), handle.generate([97, 98], max_tokens=4)
     assert (raw.text, ids.text) == ("abca", "abab")
+
+
+def test_it_tells_token_ids_and_texts_of_a_vocabulary(far: Far):
+    handle = far()
+    assert handle.tokenize("aé") == [97, 233]
+    assert handle.pieces([97, 233]) == [b"a", "é".encode()] and handle.detokenize([233, 97]) == "éa"
+    with pytest.raises(RequestError, match="is no character"):
+        handle.pieces([2**30])
 
 
 def test_it_is_the_current_engine_and_says_what_it_is(far: Far):
@@ -100,8 +110,8 @@ def test_it_is_measured_under_load(far: Far):
 
 def test_what_only_the_machine_of_the_engine_can_do_is_refused(far: Far):
     handle = far()
-    for asked in (handle.pause, handle.step, handle.resume, lambda: handle.slow(1), lambda: handle.pieces([1])):
-        with pytest.raises(EngineError, match=r"needs an engine of your own|does not tell pieces"):
+    for asked in (handle.pause, handle.step, handle.resume, lambda: handle.slow(1), handle.chat_format):
+        with pytest.raises(EngineError, match=r"needs an engine of your own|does not tell chat_format"):
             asked()
     assert handle.memory() == {}
     with pytest.raises(TypeError, match="cannot be pickled"):
@@ -141,6 +151,10 @@ def test_a_server_that_dies_in_the_middle_leaves_what_had_come(far: Far):
         ({"url": "ftp://x"}, "no URL of a server"),
         ({"url": "http://me:secret@host"}, "password or parameters"),
         ({"url": "http://host?key=secret"}, "password or parameters"),
+        ({"url": "http://me:secret@host:99999"}, "password or parameters"),
+        ({"url": "http://host:99999"}, "no URL of a server"),
+        ({"url": "http://[::1"}, "no URL of a server"),
+        ({"url": "http://127.0.0.1:9 "}, "no URL of a server"),
         ({"url": "http://127.0.0.1:9", "kind": "opnai"}, "Did you mean 'openai'"),
         ({"url": "http://127.0.0.1:9", "api_key_env": "NOT_THERE"}, "no variable 'NOT_THERE'"),
     ],
@@ -149,6 +163,26 @@ def test_a_server_that_cannot_be_connected_says_why(arguments: dict[str, str], s
     with pytest.raises(EngineError, match=says) as caught:
         llmlab.connect(**arguments)  # type: ignore[arg-type]
     assert "secret" not in str(caught.value)
+
+
+@pytest.mark.skipif(shutil.which("openssl") is None, reason="needs openssl to make a certificate")
+def test_a_certificate_of_ones_own_is_named_and_then_answers_and_the_trace_come_through_https(
+    fake: MakeServed, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+):
+    cert, key = tmp_path / "cert.pem", tmp_path / "key.pem"
+    command = ["openssl", "req", "-x509", "-newkey", "rsa:2048", "-nodes", "-keyout", str(key), "-out", str(cert)]
+    command += ["-days", "1", "-subj", "/CN=localhost", "-addext", "subjectAltName=IP:127.0.0.1"]
+    subprocess.run(command, check=True, capture_output=True)
+    echo = fake(tls_cert=cert, tls_key=key)
+    monkeypatch.setenv("ECHO_KEY", echo.token)
+    with pytest.raises(EngineError, match=r"is not trusted here .*SSL_CERT_FILE") as caught:
+        llmlab.connect(echo.url, api_key_env="ECHO_KEY")
+    assert echo.token not in str(caught.value)
+    monkeypatch.setenv("SSL_CERT_FILE", str(cert))
+    handle = llmlab.connect(echo.url, api_key_env="ECHO_KEY", trace=True)
+    answer = handle.generate("abc", max_tokens=5)
+    assert answer.text == "abcab"
+    assert [r.prompt_text for r in answer.trace.request_records] == ["<user>abc"]
 
 
 def test_another_model_or_key_is_told(fake: MakeServed, monkeypatch: pytest.MonkeyPatch):

@@ -39,7 +39,13 @@ def test_an_answer_has_the_durations_that_ollama_reports(server: OllamaConforman
     assert [message["role"] for message in body["messages"]] == ["system", "user"]
     assert body["keep_alive"] == "10m"
     assert body["options"] == {
-        "temperature": 0.5, "top_k": 3, "seed": 4, "num_predict": 5, "stop": ["x"], "num_ctx": 512,
+        "temperature": 0.5, "top_k": 3, "top_p": 1.0, "min_p": 0.0, "repeat_penalty": 1.0, "seed": 4, "num_predict": 5,
+        "stop": ["x"], "num_ctx": 512,
+    }  # fmt: skip
+    handle.generate("abc", max_tokens=5)
+    assert {**server.asked[-1][2]["options"], "stop": []} == {
+        "temperature": 0, "top_k": 0, "top_p": 1.0, "min_p": 0.0, "repeat_penalty": 1.0, "seed": 0, "num_predict": 5,
+        "stop": [], "num_ctx": 512,
     }  # fmt: skip
 
 

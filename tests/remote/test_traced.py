@@ -146,6 +146,21 @@ def test_watching_the_handle_shows_what_others_ask_while_they_ask_it(traced: Tra
     assert llmlab.watch(far).title == f"All of {far.url}"
 
 
+def test_a_picture_has_the_texts_of_our_prompts_and_not_those_of_others(traced: Traced):
+    far, echo = traced(step_s=0.005)
+    live, screen = live_of(far.following), FakeScreen()
+    live.attach(screen)
+    echo.handle.generate("somebody else's", max_tokens=5)
+    run = far.batch(["abé"], max_tokens=4)
+    run.wait()
+    assert wait_until(lambda: live.story is not None and any(r.get("pieces") for r in live.story.requests))
+    texts = {request["name"]: request["pieces"] for request in live.story.requests}
+    assert texts == {"o1": None, "r1": list("<user>abé")}
+    live.stop()
+    story = run.view.story
+    assert story is not None and [r["pieces"] for r in story.requests if r["name"] == "r1"] == [list("<user>abé")]
+
+
 def test_the_view_of_a_run_ends_with_the_steps_that_end_it(traced: Traced):
     far, _ = traced()
     run = far.batch(["abc", "de"], max_tokens=6)

@@ -15,6 +15,7 @@ from typing import NamedTuple
 
 import psutil
 import pytest
+from live_support import FakeScreen
 from ollama_conformance import OllamaConformance
 from serve_support import wait_until
 
@@ -27,6 +28,8 @@ from llmlab.errors import EngineDied, EngineError
 from llmlab.remote import TracedHandle
 from llmlab.trace import Trace
 from llmlab.trace.whose import is_other
+from llmlab.views.live import live_of
+from llmlab.views.story import Story, requests_in
 from tests.engines.vllm_serving import served
 
 pytestmark = [pytest.mark.soak, pytest.mark.timeout(900)]
@@ -74,6 +77,16 @@ def far(vllm_server: VllmServer, monkeypatch: pytest.MonkeyPatch) -> TracedHandl
     return handle
 
 
+def words_of(story: Story, index: int) -> str:
+    """What came out of a request, as the picture has it."""
+    found: list[tuple[int, str]] = []
+    for step in story.steps:
+        found += zip(requests_in(step["d"]), step.get("dx", ()), strict=False)
+        told = step.get("x", [])
+        found += zip(told[::2], told[1::2], strict=True)
+    return "".join(text for request, text in found if request == index)
+
+
 def ask_as_somebody_else(url: str, max_tokens: int) -> None:
     body = b'{"model": "smol", "prompt": "Name a fruit.", "ignore_eos": true, "max_tokens": %d}' % max_tokens
     asked = urllib.request.Request(f"{url}/v1/completions", body, {"Content-Type": "application/json"})
@@ -98,7 +111,10 @@ def test_an_idle_server_shows_its_cache_at_once_and_its_steps_as_they_come(vllm_
     other.start()
     prompt = "One, two, three, four, five, six, seven, eight. " * 6
     run = far.batch([prompt, prompt + "And so on", "Hello"], max_tokens=24, ignore_eos=True)
+    screen = FakeScreen()
+    live_of(run).attach(screen)
     answers = run.wait()
+    assert wait_until(lambda: screen.num_frozen == 1)
     chat = far.generate("Why is the sky blue?", max_tokens=8)
     other.join()
     trace = run.trace
@@ -115,6 +131,12 @@ def test_an_idle_server_shows_its_cache_at_once_and_its_steps_as_they_come(vllm_
     assert [r.request_id.startswith("cmpl-") for r in everything.request_records if is_other(r)] == [True]
     story = run.view.story
     assert story is not None and story.head["kind"] == "blocks" and sum(len(s["fin"]) for s in story.steps) >= 3
+    # what a block holds is written out in its tooltip: of ours, as it came; nothing of others
+    for request, answer in zip([r for r in story.requests if not r.get("other")], answers, strict=True):
+        assert "".join(request["pieces"]) == far.detokenize(answer.prompt_token_ids)
+        assert words_of(story, story.index_of(request["id"])) == answer.text
+    assert prompt in far.detokenize(answers[0].prompt_token_ids)
+    assert [r["pieces"] for r in story.requests if r.get("other")] in ([], [None])
 
 
 def test_the_kv_cache_is_what_the_servers_own_file_says(vllm_server: VllmServer, far: TracedHandle):

@@ -21,13 +21,15 @@ from llmlab import cli
 from llmlab.errors import EngineError
 
 ENGINES = str(Path(__file__).resolve().parent.parent / "engines")
+FEW_FILES = 256  # that a shell lets a process have open
 HEALTHY = Path(__file__).resolve().parents[2] / "deploy" / "compose" / "healthy.py"
 
 
 @contextmanager
 def in_a_shell(folder: Path, *flags: str, **environ: str) -> Iterator[tuple[subprocess.Popen[str], str]]:
     """`llmlab serve` with the fake engine, and what it has printed when it serves."""
-    code = f"import sys; sys.path.append({ENGINES!r}); from llmlab.cli import main; main()"
+    few = f"import resource as r; r.setrlimit(r.RLIMIT_NOFILE, ({FEW_FILES}, r.getrlimit(r.RLIMIT_NOFILE)[1]))"
+    code = f"{few}; import sys; sys.path.append({ENGINES!r}); from llmlab.cli import main; main()"
     command = [sys.executable, "-c", code, "serve", "letters", "-e", "fake_engine:FakeEngine", "--port", "0", *flags]
     with subprocess.Popen(
         command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, cwd=folder, env={**os.environ, **environ}
@@ -53,6 +55,7 @@ def test_it_serves_until_it_is_told_to_end(tmp_path: Path):
         headers, body = {"Authorization": f"Bearer {token[1]}"}, {"prompt": "abc", "max_tokens": 4}
         answer = httpx.post(f"{url_in(shown)}/v1/completions", json=body, headers=headers)
         assert answer.json()["choices"][0]["text"] == "abca"
+        assert psutil.Process(process.pid).rlimit(psutil.RLIMIT_NOFILE)[0] > FEW_FILES
         process.send_signal(signal.SIGTERM)
         assert process.communicate(timeout=20) == ("Stopping.\n", "")
         assert process.returncode == 0

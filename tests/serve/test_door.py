@@ -233,6 +233,30 @@ def test_token_ids_come_to_who_asked_for_them(echo: Served):
     assert "token_ids" not in echo.complete("ab", max_tokens=3).json()["choices"][0]
 
 
+def test_texts_and_token_ids_are_told_as_vllm_tells_them(echo: Served):
+    told = echo.http.post("/tokenize", json={"prompt": "aé", "model": "echo"}).json()
+    assert told == {"tokens": [97, 233], "count": 2, "max_model_len": 256}
+    told = echo.http.post("/detokenize", json={"tokens": [97, 233]}).json()
+    assert told == {"prompt": "aé", "token_bytes": ["YQ==", "w6k="]}
+    assert echo.http.post("/detokenize", json={"tokens": []}).json() == {"prompt": "", "token_bytes": []}
+
+
+@pytest.mark.parametrize(
+    ("path", "body", "status", "says"),
+    [
+        ("/detokenize", {"tokens": [2**30]}, 400, "is no character"), ("/detokenize", {}, 400, "tokens"),
+        ("/detokenize", {"tokens": [97] * 70_000}, 400, "length <= 65536"),
+        ("/tokenize", {"prompt": "a" * 300_000}, 400, "length <= 262144"), ("/tokenize", {"prompt": 5}, 400, "prompt"),
+        ("/tokenize", {"prompt": "a", "model": "other"}, 404, "not served here"),
+    ],
+)  # fmt: skip
+def test_what_the_vocabulary_is_not_asked_is_told(
+    echo: Served, path: str, body: dict[str, object], status: int, says: str
+):
+    response = echo.http.post(path, json=body)
+    assert response.status_code == status and says in error_of(response)["message"]
+
+
 def test_an_engine_without_embeddings_says_which_one_has_them(echo: Served):
     response = echo.http.post("/v1/embeddings", json={"input": "hi"})
     assert response.status_code == 400

@@ -6,6 +6,7 @@ and a body that the description knows. wild.py spoils good requests in path, hea
 
 from __future__ import annotations
 
+from collections import Counter
 from typing import Any
 
 import hypothesis
@@ -20,7 +21,7 @@ from wild import Wild
 
 OPERATIONS = [
     ("/v1/completions", "POST", 20), ("/v1/chat/completions", "POST", 20), ("/v1/embeddings", "POST", 10),
-    ("/v1/models/{model}", "GET", 10),
+    ("/tokenize", "POST", 10), ("/detokenize", "POST", 10), ("/v1/models/{model}", "GET", 10),
 ]  # fmt: skip
 CHECKS = [not_a_server_error, status_code_conformance, response_schema_conformance]
 # what a request of the fuzzer may cost is bounded by the engine's room: an answer ends after so many tokens
@@ -59,15 +60,9 @@ def test_no_request_made_from_the_description_fails_the_server(fake: MakeServed)
     assert echo.complete("abc", max_tokens=3).json()["choices"][0]["text"] == "abc"
 
 
-def be_wild(served: Served, count: int, seed: int) -> dict[int | None, int]:
+def be_wild(served: Served, count: int, seed: int) -> Counter[int | None]:
     """Send so many wild requests; how often each status came. None: the connection was ended without an answer."""
-    wild, statuses = Wild(served.server.port, served.token, seed), dict[int | None, int]()
-    for _ in range(count):
-        request = wild.request()
-        status = wild.send(request)
-        assert status is None or status < 500, (status, request[:2000])
-        statuses[status] = statuses.get(status, 0) + 1
-    return statuses
+    return Wild(served.server.port, served.token, seed).statuses(count)
 
 
 def test_spoiled_requests_are_refused_or_served_and_leave_nothing_behind(fake: MakeServed):

@@ -7,6 +7,8 @@ import copy
 import json
 import random
 import socket
+from collections import Counter
+from collections.abc import Sequence
 from contextlib import suppress
 from typing import Any
 
@@ -20,6 +22,7 @@ GOOD: list[tuple[str, Any]] = [
     ("/v1/chat/completions", {"messages": [{"role": "user", "content": "hi"}], "max_tokens": 2,
         "response_format": {"type": "json_schema", "json_schema": {"name": "x", "schema": {"type": "object"}}}}),
     ("/v1/embeddings", {"input": ["a", "b"], "encoding_format": "base64"}),
+    ("/tokenize", {"prompt": "abc"}), ("/detokenize", {"tokens": [97, 98]}),
     ("/v1/models", None), ("/v1/models/echo", None), ("/health", None), ("/openapi.json", None), ("/trace/clock", None),
 ]  # fmt: skip
 VALUES: list[Any] = [
@@ -50,15 +53,25 @@ PATIENCE_S, END_S = 0.15, 10.0
 
 
 class Wild:
-    """Makes and sends requests to a server; the same seed makes the same ones."""
+    """Makes and sends requests to a server; the same seed makes the same ones. `good`: (path, body) that it serves."""
 
-    def __init__(self, port: int, token: str, seed: int) -> None:
-        self._port, self._token, self._random = port, token, random.Random(seed)
+    def __init__(self, port: int, token: str, seed: int, good: Sequence[tuple[str, Any]] = GOOD) -> None:
+        self._port, self._token, self._random, self._good = port, token, random.Random(seed), good
+
+    def statuses(self, count: int) -> Counter[int | None]:
+        """Send so many; how often each status came. None: the connection was ended without an answer."""
+        found = Counter[int | None]()
+        for _ in range(count):
+            request = self.request()
+            status = self.send(request)
+            assert status is None or status < 500, (status, request[:2000])
+            found[status] += 1
+        return found
 
     def request(self) -> bytes:
         """A request as it goes over the wire; most have one or two things wrong with them."""
         rng = self._random
-        path, body = rng.choice(GOOD)
+        path, body = rng.choice(self._good)
         content = b"" if body is None else self._content(body)
         method = "GET" if body is None else "POST"
         if rng.random() < 0.1:

@@ -32,6 +32,8 @@ def until(is_so: Callable[[], object], timeout_s: float = 20.0) -> None:
 
 
 class FakeScreen:
+    is_seen = True
+
     def __init__(self) -> None:
         self.messages: list[dict[str, Any]] = []
         self.sizes: list[int] = []

@@ -153,7 +153,8 @@ px.imshow(attention[layer, head], x=words, y=words, height=560, title=f"Layer {l
 
 # %% [markdown]
 # A row is a token that looks, a column a token that is looked at. The upper triangle is empty: that is the causal mask.
-# Put in other heads: many park their weight on the first token. They have nothing to say, and the weights must sum to 1.
+# Put in other heads: many park their weight on the first token. They have nothing to say, and the weights must
+# sum to 1.
 #
 # A prefill computes all rows at once, a decode step the last one alone. `probe()` keeps the same of each step of a real
 # run, here as heads x new tokens x tokens looked at. Predict the three shapes:

@@ -43,7 +43,12 @@ class Workers:
             if getattr(self, name) < 1:
                 raise EngineError(f"{name} is {getattr(self, name)!r}; it must be 1 or more.")
         if bool(self.prefill_workers) != bool(self.decode_workers):
-            raise EngineError("Give both prefill_workers and decode_workers, or neither.")
+            given, missing = ("prefill", "decode") if self.prefill_workers else ("decode", "prefill")
+            number = self.prefill_workers or self.decode_workers
+            raise EngineError(
+                f"{given}_workers is {number} and {missing}_workers is 0: who prefills hands over to who decodes. "
+                f"Give {missing}_workers=1 as well, or neither."
+            )
         if self.prefill_workers and self.data_parallel > 1:
             raise EngineError("data_parallel shares whole requests, prefill_workers splits them: give one of the two.")
 

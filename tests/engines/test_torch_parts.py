@@ -311,14 +311,14 @@ def test_an_attention_of_the_notebook_runs_inline_and_one_that_travels_in_a_host
 
 @pytest.mark.slow
 @pytest.mark.usefixtures("unloaded")
-def test_a_notebook_sees_the_attention_of_every_step_of_a_real_run(tiny: Path):
-    with llmlab.load(str(tiny), engine="torch", ctx=64, options={"threads": 1}) as eng:
+def test_a_notebook_sees_the_attention_of_every_step_of_a_real_run():
+    with llmlab.load("smollm2-135m", engine="torch", ctx=64, options={"threads": 1}) as eng:
         with eng.probe(layers=[np.int64(1)]) as steps:
             run = eng.batch([[5, 6, 7, 8], [9, 10]], max_tokens=3, ignore_eos=True)
             run.wait()
         first, second = run.request_ids
-        assert [step[first]["attention"][1].shape for step in steps] == [(4, 4, 4), (4, 1, 5), (4, 1, 6)]
-        assert steps[0][second]["hidden"].shape == (4, 2, 128)
+        assert [step[first]["attention"][1].shape for step in steps] == [(9, 4, 4), (9, 1, 5), (9, 1, 6)]
+        assert steps[0][second]["hidden"].shape == (31, 2, 576)
         with eng.probe() as nothing:
             pass
         assert nothing == []

@@ -11,7 +11,15 @@ import pytest
 from llmlab import models
 from llmlab.errors import EngineError, ModelError, RequestError
 from tests.engines.serving import reason, request, text, token_ids
-from tests.engines.vllm_support import CROWD, PREFIX, crowd_equals_each_alone, engine, no_block_is_held, serve
+from tests.engines.vllm_support import (
+    CROWD,
+    PREFIX,
+    answers_outlive_25_stops,
+    crowd_equals_each_alone,
+    engine,
+    no_block_is_held,
+    serve,
+)
 from tests.models.nasty_strings import nasty_strings
 
 pytestmark = pytest.mark.slow
@@ -80,6 +88,11 @@ def test_the_text_of_the_tokens_is_the_text_of_the_answer(on):
 @pytest.mark.soak  # with a tiny model in test_vllm_scheduling.py
 def test_a_crowd_with_preemptions_and_shared_prefixes_equals_each_request_alone(on):
     crowd_equals_each_alone(on, CROWD, PREFIX)
+
+
+@pytest.mark.soak  # likewise
+def test_after_25_random_stops_the_same_prompts_have_the_same_answers(on):
+    answers_outlive_25_stops(on, [[*PREFIX, *range(2000 + 50 * i, 2020 + 50 * i)] for i in range(6)])
 
 
 def test_a_stop_string_ends_the_answer_and_is_not_shown(on):

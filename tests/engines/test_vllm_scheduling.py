@@ -16,7 +16,14 @@ from llmlab.trace import Trace
 from tests.engines.serving import reason, request, text, token_ids
 from tests.engines.vllm_support import TINY_CROWD as CROWD
 from tests.engines.vllm_support import TINY_PREFIX as PREFIX
-from tests.engines.vllm_support import FollowedEngine, crowd_equals_each_alone, no_block_is_held, serve, tiny_engine
+from tests.engines.vllm_support import (
+    FollowedEngine,
+    answers_outlive_25_stops,
+    crowd_equals_each_alone,
+    no_block_is_held,
+    serve,
+    tiny_engine,
+)
 
 pytestmark = pytest.mark.slow
 COUNT = "Count: one, two, three,"
@@ -80,29 +87,7 @@ def test_random_stops_leave_sound_traces_and_no_blocks(on):
 
 
 def test_after_25_random_stops_the_same_prompts_have_the_same_answers(on):
-    prompts, dice = [[*PREFIX, *range(200 + 50 * i, 220 + 50 * i)] for i in range(6)], random.Random(0)
-
-    def answers() -> list[list[int]]:
-        trace = serve(on, [request(on, f"r{i}", prompt, ignore_eos=True) for i, prompt in enumerate(prompts)])
-        return [token_ids(trace, f"r{i}") for i in range(6)]
-
-    before, header, asked, steps, alive = answers(), on.header_now, [], [], []
-    while len([s for s in steps if "abort" in s.finished.values()]) < 25:
-        while len(alive) < 6:
-            asked.append(request(on, f"s{len(asked)}", dice.choice(prompts), max_tokens=250, ignore_eos=True))
-            on.add_request(asked[-1])
-            alive.append(asked[-1].request_id)
-        for _ in range(dice.randrange(4)):
-            steps.append(on.step())
-        on.abort_request(alive.pop(dice.randrange(6)))
-        steps.append(on.step())
-    for name in alive:
-        on.abort_request(name)
-    while on.has_unfinished_requests():
-        steps.append(on.step())
-    assert Trace(header, tuple(asked), tuple(steps)).validate() == []
-    assert no_block_is_held(on)
-    assert answers() == before
+    answers_outlive_25_stops(on, [[*PREFIX, *range(200 + 50 * i, 220 + 50 * i)] for i in range(6)])
 
 
 @ASYNC

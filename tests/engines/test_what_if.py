@@ -130,7 +130,7 @@ def test_a_shape_stands_for_a_model_that_is_not_here(burst: Trace):
         ({"engine": "vllm"}, "What-if replays run on engine='simulated', not 'vllm'"),
         ({"machine": "h20"}, "Unknown machine 'h20'.*Did you mean 'h200'"),
         ({"data_parallel": 0}, "data_parallel is 0; it must be 1 or more"),
-        ({"prefill_workers": 1}, "Give both prefill_workers and decode_workers"),
+        ({"prefill_workers": 1}, "Give decode_workers=1 as well"),
         ({"data_parallel": 2, "prefill_workers": 1, "decode_workers": 1}, "give one of the two"),
     ],
 )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import random
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -86,3 +87,33 @@ def crowd_equals_each_alone(on: FollowedEngine, crowd: Sequence[Sequence[int]], 
 
 def no_block_is_held(on: VllmEngine) -> bool:
     return on.core.num_free_blocks == on.core.num_blocks
+
+
+def answers_outlive_25_stops(on: FollowedEngine, prompts: Sequence[Sequence[int]]) -> None:
+    """Six prompts that share a prefix are served, then stopped at random moments, then served as before."""
+    dice = random.Random(0)
+
+    def answers() -> list[list[int]]:
+        trace = serve(on, [request(on, f"r{i}", prompt, ignore_eos=True) for i, prompt in enumerate(prompts)])
+        return [token_ids(trace, f"r{i}") for i in range(len(prompts))]
+
+    before, header = answers(), on.header_now
+    asked: list[Request] = []
+    steps: list[Step] = []
+    alive: list[str] = []
+    while len([s for s in steps if "abort" in s.finished.values()]) < 25:
+        while len(alive) < len(prompts):
+            asked.append(request(on, f"s{len(asked)}", dice.choice(prompts), max_tokens=250, ignore_eos=True))
+            on.add_request(asked[-1])
+            alive.append(asked[-1].request_id)
+        for _ in range(dice.randrange(4)):
+            steps.append(on.step())
+        on.abort_request(alive.pop(dice.randrange(len(prompts))))
+        steps.append(on.step())
+    for name in alive:
+        on.abort_request(name)
+    while on.has_unfinished_requests():
+        steps.append(on.step())
+    assert Trace(header, tuple(asked), tuple(steps)).validate() == []
+    assert no_block_is_held(on)
+    assert answers() == before

@@ -131,8 +131,8 @@ def long_trace(page: Lab, path: Path) -> tuple[list[Series], list[Bound]]:
     panned = page.pan(NUM_PANNED)
     named = "10,000 steps"
     series = [
-        Series(f"{named}: until it is shown", "s", [shown_s - called_s]),
         Series(f"{named}: until all of it is drawn", "s", [opened_s]),
+        Series(f"{named}: until the cell is done, with the twin that stays", "s", [shown_s - called_s]),
         Series(f"{named}: to another step", "ms", seeks),
         Series(f"{named}, 1,000 requests: a frame while the timeline is dragged", "ms", panned),
     ]

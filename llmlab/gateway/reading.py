@@ -72,6 +72,8 @@ class _Source:
         self._lines: dict[Place, int] = {}
         try:
             node = yaml.compose(text, Loader=yaml.SafeLoader)
+        except RecursionError:
+            raise ConfigError(name, None, tr("It is nested too deep, or contains itself.")) from None
         except yaml.MarkedYAMLError as error:
             line = None if error.problem_mark is None else error.problem_mark.line + 1
             raise ConfigError(name, line, tr("This is no YAML: {problem}.", problem=error.problem)) from None
@@ -79,7 +81,10 @@ class _Source:
             raise ConfigError(name, None, tr("This is no YAML: {problem}.", problem=error)) from None
         if not isinstance(node, yaml.MappingNode):
             raise ConfigError(name, 1, tr("A configuration has `backends:` and `models:`. docs/hybrid.md has one."))
-        self.value: dict[str, Any] = self._plain(node, ())
+        try:
+            self.value: dict[str, Any] = self._plain(node, ())
+        except RecursionError:
+            raise ConfigError(name, None, tr("It is nested too deep, or contains itself.")) from None
 
     def error(self, at: Place, message: str) -> ConfigError:
         """An error at this part, or at the nearest one above it that has a line."""
@@ -106,14 +111,23 @@ class _Source:
         if isinstance(node, yaml.SequenceNode):
             return [self._plain(item, (*at, number)) for number, item in enumerate(node.value)]
         if not isinstance(node, yaml.MappingNode):
-            return yaml.constructor.SafeConstructor().construct_object(node)
+            return self._value(node, at)
         found: dict[str, Any] = {}
         for key, item in node.value:
+            if not isinstance(key, yaml.ScalarNode):
+                raise self.error(at, tr("A name of what follows is a text, not a list or a mapping."))
             self._lines[(*at, str(key.value))] = key.start_mark.line + 1
             if key.value in found:
                 raise self.error((*at, key.value), tr("It is there twice. Leave one of them out."))
             found[str(key.value)] = self._plain(item, (*at, str(key.value)))
         return found
+
+    def _value(self, node: yaml.Node, at: Place) -> Any:
+        try:
+            return yaml.constructor.SafeConstructor().construct_object(node)
+        except (yaml.YAMLError, ValueError, AttributeError):  # YAML's own reader trusts a tag, such as !!int
+            text = tr("It is not what its tag {tag} says, or there is no such tag. Leave the tag out.", tag=node.tag)
+            raise self.error(at, text) from None
 
 
 def _of_unknown(name: str, known: tuple[str, ...]) -> str:

@@ -10,7 +10,7 @@ import asyncio
 import contextlib
 import threading
 import time
-from collections.abc import Coroutine
+from collections.abc import Awaitable, Callable, Coroutine
 from queue import Empty, SimpleQueue
 from typing import Any
 
@@ -134,6 +134,7 @@ class RemoteLink:
     async def _answer(self, call: wire.Call) -> None:
         try:
             assert self._backend is not None
+            asks: dict[str, Callable[..., Awaitable[Any]]]
             asks = {"tokenize": self._backend.tokenize, "pieces": self._backend.pieces}
             if call.method not in asks:
                 raise EngineError(

@@ -11,7 +11,7 @@ from llmlab.views.figures_base import KvFigures
 from llmlab.views.figures_blocks import BlockFigures
 from llmlab.views.figures_cells import CellFigures
 
-__all__ = ["KvFigures", "figures_for"]
+__all__ = ["BlockFigures", "KvFigures", "figures_for"]
 
 
 def figures_for(header: Header) -> KvFigures:

@@ -19,7 +19,7 @@ class KvFigures:
         self._has_prefix_cache = header.capabilities.prefix_caching
         self._num_hit = 0
         self._most: dict[str, int | None] = {}
-        self._running: set[str] = set()
+        self.running: set[str] = set()
         self._sum_most = self._num_unlimited = 0  # of those that run
         self.num_steps = 0
         # Request id -> its tokens whose KV exists, less num_steps, of those that run or hold KV: it stays the same for
@@ -31,7 +31,7 @@ class KvFigures:
 
     def add_request(self, request_id: str, most: int | None) -> None:
         """`most`: tokens it may have in the end, prompt and output; None when there is no telling."""
-        is_running = request_id in self._running
+        is_running = request_id in self.running
         self._leave(request_id)
         self._most[request_id] = most
         if is_running:
@@ -56,7 +56,7 @@ class KvFigures:
             self._end(request_id)
         self._num_hit += sum(step.prefix_hits.values())
         figures = self._of(step.kv)
-        figures["running"] = len(self._running)
+        figures["running"] = len(self.running)
         figures["hits"] = self._num_hit if self._has_prefix_cache else None
         return figures
 
@@ -97,14 +97,14 @@ class KvFigures:
 
     def _come(self, request_id: str) -> None:
         """It runs."""
-        if request_id not in self._running:
-            self._running.add(request_id)
+        if request_id not in self.running:
+            self.running.add(request_id)
             self._count(request_id, 1)
 
     def _leave(self, request_id: str) -> None:
         """It runs no more."""
-        if request_id in self._running:
-            self._running.discard(request_id)
+        if request_id in self.running:
+            self.running.discard(request_id)
             self._count(request_id, -1)
 
     def _count(self, request_id: str, sign: int) -> None:

@@ -19,18 +19,18 @@ class BlockFigures(KvFigures):
     def __init__(self, header: Header) -> None:
         super().__init__(header)
         self._block_size = header.block_size
-        self._tables: dict[str, list[int]] = {}  # request id -> blocks, in logical order
+        self.tables: dict[str, list[int]] = {}  # request id -> blocks, in logical order
         self._ref_counts: dict[int, int] = {}  # block -> tables that hold it, held blocks only
         self._num_entries = 0  # of all tables
         self._num_shared = 0
-        self._cached: set[int] = set()
+        self.cached: set[int] = set()
         self._num_cached_held = 0
         # Shared blocks that some holder has not filled. Blocks with a hash are full, so vLLM has none.
         self._unfilled: set[int] = set()
         # Holders when the trace begins: only their first share tells how many tokens they have.
         self._unknown: set[str] = set()
         # Layers that keep KV in different ways: a table does not tell which tokens its blocks hold.
-        self._has_groups = False
+        self.has_groups = False
 
     def start(self, delta: KvDelta) -> None:
         self._unknown = set(delta.receivers)
@@ -39,7 +39,7 @@ class BlockFigures(KvFigures):
         self._change(delta)
 
     def held_by(self, request_id: str) -> int:
-        return len(self._tables.get(request_id, ()))
+        return len(self.tables.get(request_id, ()))
 
     def _schedule(self, step: Step, apart: Sequence[ScheduledRequest]) -> None:
         super()._schedule(step, apart)
@@ -47,7 +47,7 @@ class BlockFigures(KvFigures):
             self._unknown.difference_update(row.request_id for row in step.scheduled)
 
     def _end(self, request_id: str) -> None:
-        if request_id not in self._tables:  # else its tokens count as long as it holds their blocks
+        if request_id not in self.tables:  # else its tokens count as long as it holds their blocks
             self._forget(request_id)
 
     def _change(self, delta: KvDelta) -> None:
@@ -56,29 +56,32 @@ class BlockFigures(KvFigures):
         for request_id, blocks in delta.freed.items():
             self._free(request_id, blocks)
         is_held = self._ref_counts.__contains__
-        evicted = self._cached.intersection(delta.evicted)
+        evicted = self.cached.intersection(delta.evicted)
         self._num_cached_held -= sum(map(is_held, evicted))
-        self._cached -= evicted
+        self.cached -= evicted
         shared: list[tuple[int, str, int]] = []
         for request_id, blocks in delta.allocated.items():
-            shared += self._allocate(request_id, blocks)
-        cached = set(delta.cached) - self._cached
+            if len(blocks) == 1 and not is_held(blocks[0]):  # as mostly, for many requests in each step
+                self._append(request_id, blocks[0])
+            else:
+                shared += self._allocate(request_id, blocks)
+        cached = set(delta.cached) - self.cached
         self._num_cached_held += sum(map(is_held, cached))
-        self._cached |= cached
-        self._has_groups = self._has_groups or bool(delta.groups)
+        self.cached |= cached
+        self.has_groups = self.has_groups or bool(delta.groups)
         for block, request_id, logical in shared:
-            if block not in self._cached or self._fill(request_id, logical) < (self._block_size or 0):
+            if block not in self.cached or self._fill(request_id, logical) < (self._block_size or 0):
                 self._unfilled.add(block)
         for request_id in delta.freed:
-            if request_id not in self._running and request_id not in self._tables:
+            if request_id not in self.running and request_id not in self.tables:
                 self._forget(request_id)
 
     def _free(self, request_id: str, blocks: Iterable[int]) -> None:
         gone, kept = set(blocks), []
-        table = self._tables.pop(request_id, [])
+        table = self.tables.pop(request_id, [])
         if not self._num_shared and gone.issuperset(table):  # all of them, and nobody else holds one
             self._num_entries -= len(table)
-            self._num_cached_held -= len(gone & self._cached)
+            self._num_cached_held -= len(gone & self.cached)
             for block in table:
                 del self._ref_counts[block]
             self._unknown.discard(request_id)
@@ -94,19 +97,26 @@ class BlockFigures(KvFigures):
                 self._ref_counts[block] = left
             else:
                 del self._ref_counts[block]
-                self._num_cached_held -= block in self._cached
+                self._num_cached_held -= block in self.cached
         if kept:
-            self._tables[request_id] = kept
+            self.tables[request_id] = kept
         else:
             self._unknown.discard(request_id)
 
+    def _append(self, request_id: str, block: int) -> None:
+        """One more block for a request, which nobody holds."""
+        self.tables.setdefault(request_id, []).append(block)
+        self._ref_counts[block] = 1
+        self._num_entries += 1
+        self._num_cached_held += block in self.cached
+
     def _allocate(self, request_id: str, blocks: Sequence[int]) -> Iterable[tuple[int, str, int]]:
         """Yields the blocks that others hold too, with the place in this table."""
-        table, new = self._tables.setdefault(request_id, []), set(blocks)
+        table, new = self.tables.setdefault(request_id, []), set(blocks)
         if len(new) == len(blocks) and self._ref_counts.keys().isdisjoint(new):  # nobody holds one of them
             self._ref_counts.update(dict.fromkeys(blocks, 1))
             self._num_entries += len(new)
-            self._num_cached_held += len(new & self._cached)
+            self._num_cached_held += len(new & self.cached)
             table += blocks
             return
         for block in blocks:
@@ -117,7 +127,7 @@ class BlockFigures(KvFigures):
             if before:
                 yield block, request_id, len(table)
             else:
-                self._num_cached_held += block in self._cached
+                self._num_cached_held += block in self.cached
             table.append(block)
 
     def _fill(self, request_id: str, logical: int) -> int:
@@ -129,7 +139,7 @@ class BlockFigures(KvFigures):
         if not isinstance(delta, BlockDelta):
             return dict.fromkeys(_NAMES)
         num_held, size = len(self._ref_counts), self._block_size
-        num_cached = len(self._cached) - self._num_cached_held
+        num_cached = len(self.cached) - self._num_cached_held
         tokens = self._written(num_held)
         return {
             "held": num_held,
@@ -146,12 +156,12 @@ class BlockFigures(KvFigures):
     def _written(self, num_held: int) -> int | None:
         """Slots in held blocks that hold a token."""
         size = self._block_size
-        if not size or self._unknown or self._has_groups:
+        if not size or self._unknown or self.has_groups:
             return None
         # As if each shared block were full for each holder: all but one of them share that many tokens.
         written = self._num_tokens - size * (self._num_entries - num_held)
         for block in list(self._unfilled):
-            fills = [self._fill(r, table.index(block)) for r, table in self._tables.items() if block in table]
+            fills = [self._fill(r, table.index(block)) for r, table in self.tables.items() if block in table]
             if len(fills) < 2 or min(fills) == size:
                 self._unfilled.discard(block)
             else:

@@ -1,9 +1,9 @@
 """Live: the story of a run while it grows, for all its views. One thread sends the steps, 20 times a second at most.
 
 Messages: {"t": "s", "from": n, "requests": [[index, request], ...], "steps": [...]} with what is new, steps from the
-n-th of the run on; once a second {"t": "k"} in its place, from which a view that came late can begin at once: it has all
-requests too, and a "head" with the KV cache before the first of these steps. Who lacks the history asks for it. Each
-message is made into JSON once, for all views, and none where no page can see it.
+n-th of the run on; once a second {"t": "k"} in its place, from which a view that came late can begin at once, see
+key_frames.py. Who lacks the history asks for it. Each message is made into JSON once, for all views, and none where no
+page can see it.
 
 This file must not know widgets or notebooks.
 """
@@ -21,16 +21,13 @@ import msgspec
 from llmlab.engines.run import Run
 from llmlab.trace import Request
 from llmlab.trace.whose import is_other
-from llmlab.views.kv_now import empty_kv
+from llmlab.views.key_frames import KeyFrames
 from llmlab.views.narration import died, paused
 from llmlab.views.pace import Pace
 from llmlab.views.phrases import plain
 from llmlab.views.prompt_texts import PromptTexts
 from llmlab.views.story import Story
 
-KEY_S = 1.0
-# Of a large cache a key message is large: it is sent less often, so that this many bytes a second are enough.
-KEY_BYTES_PER_S = 100_000
 TEXTS_S, NUM_TEXTS = 1.0, 5_000  # between two questions for texts of prompts; tokens of one
 Message = dict[str, Any]  # from a page
 
@@ -74,8 +71,7 @@ class Live:
         self._sent = 0  # steps of the story
         self._changed: set[int] = set()  # requests that are not sent yet
         self._texts, self._next_texts_s = PromptTexts(run), 0.0
-        self._num_in_kv = 0  # steps of the story that self._kv has
-        self._next_key_s = 0.0
+        self._keys: KeyFrames | None = None  # of the story
         self._told: tuple[Any, ...] = ()
         self._is_stopping = False
 
@@ -128,6 +124,8 @@ class Live:
             assert self.story is not None
             news = self.run.steps_since(self._next_step, self.story.known)
             self._add_requests(self.story, news.requests)
+            if news.steps and self._keys is not None:
+                self._keys.note()
             for step in news.steps:
                 self.story.add_step(step)
             self._next_step = news.next_step
@@ -173,12 +171,15 @@ class Live:
     def _tick(self) -> None:
         """Send what is new."""
         if self._screens and (story := self.catch_up()) is not None and any(s.is_seen for s in self._screens):
+            assert self._keys is not None
             if self._is_anew:
                 self._send_anew(story)
-            elif time.monotonic() >= self._next_key_s:
-                self._send_key(story)
+            elif self._keys.first is not None:
+                self._send_key(story, self._keys)
             else:
                 self._send_news(story)
+            if key := self._keys.again():
+                self._send(key)
             self._send_needed(story)
         self._tell()
 
@@ -207,19 +208,13 @@ class Live:
             else:
                 screen.send(_json({"t": "s", "from": have, **rest}))
 
-    def _send_key(self, story: Story) -> None:
-        """What is new, and at least the newest step."""
-        first = max(0, min(self._sent, len(story.steps) - 1))
-        for record in story.steps[self._num_in_kv : first]:
-            self._kv.step(record)
-        self._num_in_kv = first
-        head = story.head if first == 0 else {**story.head, "start": self._kv.snapshot()}
-        requests = list(enumerate(story.requests))
-        key = _json({"t": "k", "from": first, "head": head, "requests": requests, "steps": story.steps[first:]})
-        self._send(key)
+    def _send_key(self, story: Story, keys: KeyFrames) -> None:
+        """A key message has what is new, too."""
+        if keys.first is not None and self._sent < keys.first:  # somebody else has caught up meanwhile
+            self._send_news(story)
+        self._send(keys.take())
         self._sent = len(story.steps)
         self._changed.clear()
-        self._next_key_s = time.monotonic() + max(KEY_S, len(key) / KEY_BYTES_PER_S)
 
     def _send(self, message: bytes) -> None:
         for screen in self._screens:
@@ -258,14 +253,14 @@ class Live:
         self._part = self.run.part
         opening, self._next_step = self.run.opening()
         self.story = Story(opening.header)
-        self._kv = empty_kv(self.story.head)
+        self._keys = KeyFrames(self.story)
         self._add_requests(self.story, list(opening.request_records))
         return True
 
     def _forget(self) -> None:
         """The run begins anew, with another KV cache: nothing of the story holds any more."""
         self.story, self._is_anew = None, True
-        self._sent = self._num_in_kv = 0
+        self._sent = 0
         self._changed.clear()
         self._texts.clear()
         self._needs = []

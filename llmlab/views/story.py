@@ -14,7 +14,7 @@ from typing import Any
 
 from llmlab.trace import BlockDelta, CellDelta, Header, Incident, KvDelta, Request, ScheduledRequest, Step, Trace
 from llmlab.trace.whose import is_other
-from llmlab.views.figures import figures_for
+from llmlab.views.figures import BlockFigures, figures_for
 from llmlab.views.narration import Events, ended, narrate
 from llmlab.views.narration_arrivals import narrate_arrivals
 from llmlab.views.phrases import Phrase, joined
@@ -40,6 +40,9 @@ class Story:
         # Who went on decoding in the last step: as it scheduled them, in order, and that as ranges.
         self._scheduled_last: list[int] = []
         self._going_on: list[int] = []
+        # All that were scheduled in it, and the tokens that each has then; no tokens when not all of them have.
+        self._scheduled: list[int] = []
+        self._expected: list[int] = []
         self._ranges: list[int] = []
         # Had drafts in the last step: what was rejected is told by the next share, so it is written out.
         self._drafted: set[int] = set()
@@ -65,7 +68,7 @@ class Story:
         for request in trace.request_records:
             self.add_request(request)
         for first in range(0, len(trace.step_records) or 1, num_steps):
-            with _no_garbage():
+            with no_garbage():
                 for step in trace.step_records[first : first + num_steps]:
                     self.add_step(step)
             if len(self.steps) == len(trace.step_records):
@@ -133,6 +136,23 @@ class Story:
         self.steps.append(record)
         return record
 
+    def start(self) -> dict[str, Any] | None:
+        """The cache after the last step, as `head.start` of a story that goes on from there.
+
+        None when its figures do not tell: then who wants it rebuilds it, see kv_now.py.
+        """
+        figures = self._figures
+        if not isinstance(figures, BlockFigures) or figures.has_groups:
+            return None
+        return {
+            "r": [
+                [self._at(r), PHASES["decode"], 0, figures.tokens_of(r)] for r in figures.running if r in figures.ahead
+            ],
+            "a": [[self._at(r), table] for r, table in figures.tables.items()],
+            "c": figures.cached,
+            "h": self.steps[-1].get("kv", {}).get("h", ()) if self.steps else (),
+        }
+
     def index_of(self, request_id: str) -> int:
         return self._index[request_id]
 
@@ -178,14 +198,18 @@ class Story:
         # Hot: vLLM runs hundreds of requests. No object is made for a request that goes on, or the garbage collector
         # looks at the whole process in each step.
         indexes = self._indexes([row.request_id for row in step.scheduled])
+        computed = [row.num_computed_tokens for row in step.scheduled]
         ahead, num_steps = self._figures.ahead.get, self._figures.num_steps
-        going_on = [
-            index
-            for index, row in zip(indexes, step.scheduled, strict=True)
-            if row.num_tokens == 1
-            and row.phase == "decode"
-            and ahead(row.request_id) == row.num_computed_tokens - num_steps
-        ]
+        if indexes == self._scheduled and computed == self._expected and _all_decode(step) and not step.preempted:
+            going_on = indexes
+        else:
+            going_on = [
+                index
+                for index, row in zip(indexes, step.scheduled, strict=True)
+                if row.num_tokens == 1
+                and row.phase == "decode"
+                and ahead(row.request_id) == row.num_computed_tokens - num_steps
+            ]
         if self._drafted:
             going_on = [index for index in going_on if index not in self._drafted]
         rest: list[tuple[int, ScheduledRequest]] = []
@@ -201,6 +225,9 @@ class Story:
         if going_on != self._scheduled_last:
             self._scheduled_last, self._going_on = going_on, sorted(going_on)
             self._ranges = _ranges(self._going_on)
+        self._scheduled = indexes
+        is_settled = not (step.finished or step.preempted)  # who ended or lost its place has none of these tokens
+        self._expected = [row.num_computed_tokens + row.num_tokens for row in step.scheduled] if is_settled else []
         return self._ranges, others, Events(tokens=tokens, rows=rest, going_on=going_on)
 
     def _indexes(self, request_ids: list[str]) -> list[int]:
@@ -223,6 +250,9 @@ class Story:
         indexes = self._indexes([token.request_id for token in step.tokens])
         words = [token.text for token in step.tokens]
         self._num_output.update(indexes)
+        if self.others:  # what somebody else is answered is not written out
+            pairs = zip(indexes, words, strict=True)
+            return [], [part for index, text in pairs if index not in self.others for part in (index, text)]
         if indexes == self._going_on:
             return words, []
         text_of = dict(zip(indexes, words, strict=True))
@@ -273,19 +303,17 @@ class Story:
         told: dict[str, Any] = {}
         if delta.freed:
             has_left = self._figures.held_by  # no blocks told: all that it had
-            told["f"] = [
-                [self._at(r), list(blocks)] if has_left(r) else [self._at(r)] for r, blocks in delta.freed.items()
-            ]
+            told["f"] = [[self._at(r), blocks] if has_left(r) else [self._at(r)] for r, blocks in delta.freed.items()]
         if delta.evicted:
-            told["e"] = list(delta.evicted)
+            told["e"] = delta.evicted
         if delta.allocated:
-            told["a"] = [[self._at(r), list(blocks)] for r, blocks in delta.allocated.items()]
+            told["a"] = [(self._at(r), blocks) for r, blocks in delta.allocated.items()]
         if delta.groups:
             told["g"] = [[self._at(r), list(groups)] for r, groups in delta.groups.items()]
         if delta.cached:
-            told["c"] = list(delta.cached)
+            told["c"] = delta.cached
         if delta.free_head:
-            told["h"] = list(delta.free_head)
+            told["h"] = delta.free_head
         return told
 
     def _cells(self, delta: CellDelta) -> dict[str, Any]:
@@ -297,7 +325,7 @@ class Story:
 
 
 @contextmanager
-def _no_garbage() -> Iterator[None]:
+def no_garbage() -> Iterator[None]:
     """No search for garbage: of a long trace there are a hundred thousand new objects, and all of them stay."""
     was_on = gc.isenabled()
     gc.disable()
@@ -306,6 +334,14 @@ def _no_garbage() -> Iterator[None]:
     finally:
         if was_on:
             gc.enable()
+
+
+def _all_decode(step: Step) -> bool:
+    """Each request of the step decodes one token, and none drafts."""
+    rows, number = step.scheduled, len(step.scheduled)
+    if [row.num_tokens for row in rows].count(1) < number or [row.phase for row in rows].count("decode") < number:
+        return False
+    return [row.num_draft_tokens for row in rows].count(0) == number
 
 
 def _milliseconds(step: Step) -> list[float] | None:

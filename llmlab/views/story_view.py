@@ -14,7 +14,7 @@ from llmlab.trace import Trace
 from llmlab.views.live import Live, Message, steps_message
 from llmlab.views.page import write_page
 from llmlab.views.placed import Placed
-from llmlab.views.story import Story
+from llmlab.views.story import Story, no_garbage
 
 if TYPE_CHECKING:
     from llmlab.views.twin import Twin
@@ -147,11 +147,12 @@ class StoryView(Placed["View"]):
         self._widget = View(story, self._answer, num_left=num_left, **self._options, id=self._story_id)
         self._widget.state, self._widget.place = "telling", self._display_id
         publish(self._placed(self._without_twin(UNDRAWN)), self._display_id)
-        for told in self._rest:
-            self.send(steps_message(story, sent))
-            sent = told
-        self._widget.state = "ended"
-        self.republish()
+        with no_garbage():  # once at the end is enough, when the page has all
+            for told in self._rest:
+                self.send(steps_message(story, sent))
+                sent = told
+            self._widget.state = "ended"
+            self.republish()
 
     # ---- what the live story says
 

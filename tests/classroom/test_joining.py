@@ -102,6 +102,7 @@ def test_a_student_joins_with_one_line_asks_and_sees_own_rows_among_grey_ones(
     assert isinstance(far, RemoteHandle)
     assert "is connected" in capsys.readouterr().out
     view = llmlab.watch(far)
+    assert view.widget is not None  # a page shows it
     one.ask("bob", "bobs own words", max_tokens=8)
     assert far.generate("adas own words", max_tokens=8).text == "adas own"
     one.ask("ada", "the same ada elsewhere", max_tokens=4)

@@ -157,6 +157,7 @@ def test_random_workloads_keep_the_invariants_on_every_step(run: CoreRun) -> Non
 
 
 @pytest.mark.soak
+@pytest.mark.timeout(1800)
 def test_two_hundred_random_workloads_keep_the_invariants_on_every_step(run: CoreRun) -> None:
     _random_workloads(run, range(20, 220))
 

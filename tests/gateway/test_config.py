@@ -93,6 +93,20 @@ def test_what_is_no_configuration_says_what_one_has(text: str):
         parse_config(text)
 
 
+@pytest.mark.parametrize(
+    ("odd", "says"),
+    [
+        ("!!int two", "line 5: backends.laptop.seats: It is not what its tag"), ("!mine 2", "there is no such tag"),
+        ("!!python/object/apply:os.getcwd []", "line 5"), ("!!binary x", "line 5"), ("!!timestamp x", "line 5"),
+        ("{[1]: 2}", "line 5: backends.laptop.seats: A name of what follows is a text"), ("&a [*a]", "contains itself"),
+        ("[" * 700, "nested too deep"), ("2\n    ? {a: b}\n    : 2", "A name of what follows"),
+    ],
+)  # fmt: skip
+def test_what_yaml_can_say_and_a_configuration_cannot_is_told(odd: str, says: str):
+    with pytest.raises(ConfigError, match=re.escape(says)):
+        parse_config(GOOD.replace("seats: 2", f"seats: {odd}"))
+
+
 def test_a_file_that_is_not_there_is_named(tmp_path: Path):
     with pytest.raises(ConfigError, match=r"nowhere.yaml: It cannot be read"):
         read_config(tmp_path / "nowhere.yaml")

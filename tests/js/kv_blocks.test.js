@@ -238,6 +238,14 @@ test("what the trace does not tell of a text is said", () => {
   assert.equal(lines(blockTip(sharing(), 2, 3))[2], "“…cause”");
 });
 
+test("a block that is shared with somebody else's request has the text of one's own", () => {
+  const story = sharing();
+  [story.requests[0].pieces, story.requests[1].pieces] = [null, story.requests[0].pieces];
+  assert.equal(lines(blockTip(story, 1, 1)).at(-1), "“The sky is blue”");
+  story.requests[1].pieces = null;
+  assert.equal(lines(blockTip(story, 1, 1)).at(-1), "its text is not in the trace");
+});
+
 test("the tooltip of a block that nobody holds: cached or free, and its place in the queue", () => {
   assert.deepEqual(lines(blockTip(sharing(), 3, 2)), [
     "Block #2 is cached: nobody holds it, a prefix hit can revive it", "4th in the free queue",

@@ -5,7 +5,7 @@ import { test } from "node:test";
 
 import { Clock, clockOf } from "../../llmlab/views/static/clock.js";
 import { DECODE } from "../../llmlab/views/static/kv_state.js";
-import { Story } from "../../llmlab/views/static/story.js";
+import { Story, eachText } from "../../llmlab/views/static/story.js";
 
 const HEAD = { kind: "blocks", engine: "vLLM 0.26.0", block_size: 4, num_blocks: 6, first_block: 1, prefix_caching: true };
 const step = (n, more) => ({ n, t: n, r: [], w: [], pre: [], fin: [], hit: [], say: [], fig: {}, ...more });
@@ -272,7 +272,9 @@ test("a request that lets go of all its blocks need not name them, and texts of 
     step(1, { d: [0, 2], dx: ["to", "be"], x: [1, "!"] }),
     step(2, { d: [1, 1], fin: [[0, "length", 2]], kv: { f: [[0]] } }),
   ]);
-  assert.deepEqual(story.steps[1].x, [0, "to", 1, "be", 1, "!"]);
+  const texts = [];
+  eachText(story.steps[1], (request, text) => texts.push(request, text));
+  assert.deepEqual(texts, [0, "to", 1, "be", 1, "!"]);
   const state = story.stateAt(2);
   assert.deepEqual([...state.tables], [[1, [1, 3]]]);
   assert.deepEqual([...state.refs], [0, 1, 0, 1, 0, 0, 0]);

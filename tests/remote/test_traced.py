@@ -156,6 +156,10 @@ def test_a_picture_has_the_texts_of_our_prompts_and_not_those_of_others(traced: 
     assert wait_until(lambda: live.story is not None and any(r.get("pieces") for r in live.story.requests))
     texts = {request["name"]: request["pieces"] for request in live.story.requests}
     assert texts == {"o1": None, "r1": list("<user>abé")}
+    assert wait_until(lambda: sum(len(step["fin"]) for step in live.story.steps) == 2)
+    told = [step["x"] for step in live.story.steps if step.get("x")]
+    assert [part for pairs in told for part in pairs] == [1, "a", 1, "b", 1, "é", 1, "a"]
+    assert not any(step.get("dx") for step in live.story.steps)
     live.stop()
     story = run.view.story
     assert story is not None and [r["pieces"] for r in story.requests if r["name"] == "r1"] == [list("<user>abé")]
@@ -178,7 +182,7 @@ def test_a_live_view_without_a_trace_learns_how_long_prompts_are_when_the_server
     run.wait()
     assert wait_until(lambda: screen.num_frozen == 1)
     assert [request["prompt"] for request in live.story.requests] == [9, 11]
-    told = {index: request["prompt"] for m in screen.of("s") for index, request in m["requests"]}
+    told = {index: request["prompt"] for m in screen.messages for index, request in m["requests"]}
     assert told == {0: 9, 1: 11}
 
 

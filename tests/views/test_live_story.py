@@ -43,11 +43,14 @@ def finished(engine: EngineHandle, **options: Any) -> tuple[Run, Live, FakeScree
 
 def test_the_steps_that_are_sent_are_those_of_the_trace_each_once_and_in_order(engine: EngineHandle):
     run, live, screen = finished(engine)
-    sent = [step for message in screen.of("s") for step in message["steps"]]
+    sent: list[Any] = []
+    for message in screen.messages:  # as a page takes them
+        assert message["from"] <= len(sent)
+        sent += message["steps"][len(sent) - message["from"] :]
     assert sent == json.loads(json.dumps(Story.of(run.trace).steps))
     assert [step["n"] for step in sent] == [step.step for step in run.trace.step_records]
-    firsts = [message["from"] for message in screen.of("s")]
-    assert firsts == [sum(len(m["steps"]) for m in screen.of("s")[:i]) for i in range(len(firsts))]
+    firsts = [message["from"] for message in screen.messages]
+    assert firsts == [sum(len(m["steps"]) for m in screen.messages[:i]) for i in range(len(firsts))]
     assert live.story is not None and [r["prompt"] for r in live.story.requests] == [
         17,
         19,
@@ -88,8 +91,34 @@ def test_two_views_of_a_run_share_one_thread_and_one_story(engine: EngineHandle)
 def test_at_most_20_messages_a_second_are_sent(engine: EngineHandle):
     engine.slow(0)
     _, _, screen = finished(engine)
-    sent = [t for t, message in zip(screen.times_s, screen.messages, strict=True) if message["t"] == "s"]
+    sent = screen.times_s
     assert len(sent) <= 3 + 20 * (sent[-1] - sent[0])
+
+
+def test_while_the_engine_stands_a_view_that_comes_gets_the_last_key_message_and_nothing_is_made_anew(
+    engine: EngineHandle, monkeypatch: pytest.MonkeyPatch
+):
+    monkeypatch.setattr("llmlab.views.key_frames.KEY_S", 0.1)
+    run, screen = engine.batch(PROMPTS, max_tokens=2000), FakeScreen()
+    live_of(run).attach(screen)
+    until(lambda: any(m["from"] > 0 for m in screen.of("k")))
+    engine.pause()
+    until(lambda: "paused" in screen.states)
+    until(lambda: len(screen.of("k")) >= 2 and screen.messages[-1] == screen.messages[-2])
+    assert screen.messages[-1]["t"] == "k" and screen.messages[-1]["steps"]
+    engine.resume()
+    run.stop()
+
+
+def test_nothing_is_sent_where_no_page_can_see_it_and_the_story_grows_all_the_same(engine: EngineHandle):
+    run, screen = engine.batch(PROMPTS, max_tokens=40), FakeScreen()
+    screen.is_seen = False
+    live = live_of(run)
+    live.attach(screen)
+    run.wait()
+    until(lambda: screen.num_frozen)
+    assert screen.messages == [] and screen.states[-1] == "ended"
+    assert live.story is not None and len(live.story.steps) == len(run.trace.step_records)
 
 
 def test_a_view_that_comes_late_can_draw_from_a_key_message_alone(engine: EngineHandle):

@@ -176,11 +176,17 @@ export function refigure(table, rows) {
   rows.forEach((row, i) => {
     const line = table.rows[i] ?? element("tr", "", null, table);
     row.forEach((words, k) => {
-      const cell = line.cells[k] ?? element("td", "", null, line);
-      const said = unbroken(words);
-      if (cell.textContent !== said) cell.textContent = said;
+      reword(line.cells[k] ?? element("td", "", null, line), words);
     });
   });
+}
+
+/** Other words in an element that holds nothing else. Its text node stays: with another, the page is styled again. */
+export function reword(el, words) {
+  const said = unbroken(words);
+  if (el.textContent === said) return;
+  if (el.firstChild) el.firstChild.data = said;
+  else el.textContent = said;
 }
 
 /** Sentences of a step: [[words, isBold]]. */

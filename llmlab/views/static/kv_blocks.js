@@ -50,7 +50,7 @@ export function blocksPicture(el, story, clock) {
     if (!story.length) return;
     empty?.remove();
     if (!columns.parentNode) el.append(columns);
-    const width = main.clientWidth;
+    const [width, side] = [main.clientWidth, panel.width()];
     if (!width) return;
     const i = clock.i;
     const state = story.stateAt(i);
@@ -61,7 +61,6 @@ export function blocksPicture(el, story, clock) {
       followed = clock.selected;
     }
     const layout = blocksLayout(width, zoom.shown.count, zoom.shown.first);
-    if (zoomNote.textContent !== zoom.words()) zoomNote.textContent = zoom.words();
     placeWindow(layout, state);
     const last = Math.min(layout.last, from + layout.columns * layout.rows - 1);
     const looks = blockLooks(state, from, last);
@@ -69,7 +68,7 @@ export function blocksPicture(el, story, clock) {
     const isRamp = story.requests.length > OWNERS.length;
     const focus = focusShown();
     const { selected, following: isFollowing } = clock;
-    scene = { theme, story, state, i, layout, from, looks, selected, focused: focus, isRamp, buffers, isFollowing };
+    scene = { theme, story, state, i, layout, side, from, looks, selected, focused: focus, isRamp, buffers, isFollowing };
     const isSameRow = before?.layout.cell === layout.cell && before.layout.columns === layout.columns;
     if (before?.theme !== theme || !isSameRow) {
       buffers.rowsOfCells = rowsOfCells(theme, layout);
@@ -77,14 +76,20 @@ export function blocksPicture(el, story, clock) {
     scene.rowsOfCells = buffers.rowsOfCells;
     paint();
     if (before?.i === i - 1) pulseBlocks(main, scene);
-    const label = blocksLabel(story, i);
-    if (canvas.ariaLabel !== label) canvas.setAttribute("aria-label", label);
     if (before?.theme !== theme || before.layout.level !== layout.level || before.isRamp !== isRamp) {
       legendBox.replaceChildren();
       blocksLegend(legendBox, scene);
     }
-    panel.draw(scene); // it asks for its width: before the chips move anything
+  }
+
+  /** What is said beside the picture that was drawn. */
+  function tell() {
+    if (!scene) return;
+    panel.draw(scene);
+    const label = blocksLabel(story, scene.i);
+    if (canvas.ariaLabel !== label) canvas.setAttribute("aria-label", label);
     chips.draw(scene);
+    if (zoomNote.textContent !== zoom.words()) zoomNote.textContent = zoom.words();
     showTip();
   }
 
@@ -107,7 +112,7 @@ export function blocksPicture(el, story, clock) {
 
   function paint() {
     const { layout } = scene;
-    resizePaper(sheet, layout.width, layout.height);
+    resizePaper(sheet, layout.width, layout.height, scene.theme.scale);
     sheet.g.clearRect(0, 0, layout.width, layout.height);
     if (layout.level === "slots") paintSlots(sheet.g, scene);
     else paintBlockGrid(sheet.g, scene);
@@ -148,7 +153,9 @@ export function blocksPicture(el, story, clock) {
 
   /** Draw with the same step again: the focus or the window has moved. */
   function redraw() {
-    if (scene) draw(scene.theme);
+    if (!scene) return;
+    draw(scene.theme);
+    tell();
   }
 
   function moveFocus(by) {
@@ -251,5 +258,5 @@ export function blocksPicture(el, story, clock) {
   };
   canvas.onblur = redraw;
 
-  return { draw, key, goTo, destroy: () => columns.remove() };
+  return { draw, tell, key, goTo, destroy: () => columns.remove() };
 }

@@ -12,6 +12,7 @@ const blockGutter = (last) => (last < 10000 ? 40 : last < 100000 ? 48 : 54);
 const BLOCK_GRID_HEIGHT = 440; // px that a grid tries to stay below
 const BLOCK_OVERVIEW_HEIGHT = 260;
 const BLOCK_WINDOW = { columns: 40, rows: 9 };
+const NOBODY = Object.freeze([]); // one for all: of most blocks a list of their own would be work to collect
 
 /** Layout of `count` blocks, the first of them with id `first`, on `width` px. */
 export function blocksLayout(width, count, first = 0) {
@@ -140,7 +141,7 @@ export function blockLooks(state, from, to) {
   const size = state.head.block_size;
   const looks = [];
   for (let id = from; id <= to; id++) {
-    looks.push({ id, holders: [], cached: state.cached[id] === 1, fill: 0, writtenFrom: Infinity });
+    looks.push({ id, holders: NOBODY, cached: state.cached[id] === 1, fill: 0, writtenFrom: Infinity });
   }
   const before = new Map(state.rows.map(([r, , , computed]) => [r, computed]));
   for (const [r, table] of state.tables) {
@@ -152,7 +153,8 @@ export function blockLooks(state, from, to) {
       const logical = logicals ? logicals[k] : k;
       if (id < from || id > to) continue; // of very many blocks only a window is looked at
       const look = looks[id - from];
-      look.holders.push([r, logical]);
+      if (look.holders === NOBODY) look.holders = [[r, logical]];
+      else look.holders.push([r, logical]);
       const fill = Math.max(0, Math.min(size, tokens - logical * size));
       const old = Math.max(0, Math.min(size, computed - logical * size));
       look.fill = Math.max(look.fill, fill);

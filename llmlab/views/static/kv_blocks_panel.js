@@ -1,7 +1,7 @@
 /** What stands beside the picture of a paged KV cache: figures and chips. Figures come with the step. */
 
 import {
-  element, figures, hatch, paper, refigure, resizePaper, sharpness, text, textWidth, thousands, unbroken,
+  describe, element, figures, hatch, paper, refigure, resizePaper, reword, text, textWidth, thousands,
 } from "./draw.js";
 import { blockCount, blockRuns, chipRequests, memoryRows, queueWords, sharingRows } from "./kv_blocks_text.js";
 
@@ -31,8 +31,8 @@ function unhurried(draw) {
 }
 
 /**
- * The side panel; draw(scene) at each change. Its elements stay from step to step, with other words in them: to make them
- * anew would be most of the work of a step.
+ * The side panel; draw(scene) at each change, with its width() of before the change as `side`. Its elements stay from step
+ * to step, with other words in them: to make them anew would be most of the work of a step.
  */
 export function blocksPanel(side) {
   const ramp = { key: null, nodes: [] };
@@ -43,8 +43,7 @@ export function blocksPanel(side) {
   };
   const words = (name, tag, className, value) => {
     const el = part(name, () => element(tag, className));
-    const said = unbroken(value);
-    if (el.textContent !== said) el.textContent = said;
+    reword(el, value);
     return el;
   };
   const heading = (name, value = name) => words(name, "h4", "", value);
@@ -56,23 +55,27 @@ export function blocksPanel(side) {
 
   function draw(scene) {
     const { theme, story, state, i, layout, selected } = scene;
+    const { scale } = theme;
     const { head } = story;
     const fig = story.steps[i].fig ?? {};
-    const w = side.clientWidth; // before anything changes: to ask later is to lay out the page again
-    const scale = sharpness(side);
+    const w = scene.side;
     const sheet = (name, height) => {
       const its = part(name, () => paper(null, w, height));
       resizePaper(its, w, height, scale);
       its.g.clearRect(0, 0, w, height);
       return its;
     };
+    // Bars first: to paint a text after other words have come is to lay out the page.
+    const bar = blocksBar(sheet("bar", 36), w, theme, fig, head);
+    const isKnown = fig.tokens != null && fig.total_slots;
+    const bars = isKnown ? [contiguousBars(sheet("bars", 82), w, theme, fig, head.block_size)] : [];
     const shown = [
       heading("room", `${thousands(head.num_blocks)} blocks of ${head.block_size} tokens`),
-      blocksBar(sheet("bar", 36), w, theme, fig, head),
+      bar,
       heading("Memory"),
       rows("memory", memoryRows(fig, head)),
+      ...bars,
     ];
-    if (fig.tokens != null && fig.total_slots) shown.push(contiguousBars(sheet("bars", 82), w, theme, fig, head.block_size));
     if (head.prefix_caching) shown.push(heading("Sharing"), rows("sharing", sharingRows(fig, head)));
     if (layout.level !== "slots" && selected !== null) {
       const { title, list } = tableWordsOf(story, state, selected);
@@ -91,7 +94,7 @@ export function blocksPanel(side) {
     const isSame = shown.length === side.childNodes.length && shown.every((el, k) => el === side.childNodes[k]);
     if (!isSame) side.replaceChildren(...shown);
   }
-  return { draw: unhurried(draw) };
+  return { draw: unhurried(draw), width: () => side.clientWidth };
 }
 
 /** Held, cached, free as one bar of all blocks, each with its number. Returns its canvas, as the other bars do. */

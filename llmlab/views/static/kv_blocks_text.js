@@ -2,6 +2,7 @@
 
 import { blockLooks } from "./kv_blocks_geometry.js";
 import { percent, thousands } from "./draw.js";
+import { eachText } from "./story.js";
 
 const TIP_HOLDERS = 4;
 const TIP_TEXT = 160; // characters
@@ -45,12 +46,11 @@ export function textsAt(story, i, request, first, count) {
   if (cameBefore || first + count <= prompt) return texts;
   let position = prompt;
   for (let s = 0; s <= i && position < first + count; s++) {
-    const told = story.steps[s].x ?? [];
-    for (let k = 0; k < told.length; k += 2) {
-      if (told[k] !== request) continue;
-      if (position >= first && position < first + count) texts[position - first] = told[k + 1];
+    eachText(story.steps[s], (r, text) => {
+      if (r !== request) return;
+      if (position >= first && position < first + count) texts[position - first] = text;
       position++;
-    }
+    });
   }
   return texts;
 }
@@ -75,9 +75,7 @@ export function blockTip(story, i, block) {
     const more = look.holders.length - TIP_HOLDERS;
     if (more > 0) lines.push([[`and ${more} more ${more === 1 ? "request" : "requests"}`, false]]);
     if (look.fill) {
-      const [r, logical] = look.holders[0];
-      const quoted = quotation(textsAt(story, i, r, logical * size, look.fill));
-      lines.push([[quoted ?? "its text is not in the trace", false]]);
+      lines.push([[textOf(story, i, look, size) ?? "its text is not in the trace", false]]);
     }
   } else {
     const words = look.cached ? " is cached: nobody holds it, a prefix hit can revive it" : " is free";
@@ -89,6 +87,15 @@ export function blockTip(story, i, block) {
     lines.push([[`handed out in this step${state.evicted.has(block) ? ": its cached prefix was evicted" : ""}`, false]]);
   }
   return lines;
+}
+
+/** What is in a block, as the first of its holders tells it whose text is known: they hold the same tokens. */
+function textOf(story, i, look, size) {
+  for (const [r, logical] of look.holders) {
+    const quoted = quotation(textsAt(story, i, r, logical * size, look.fill));
+    if (quoted !== null) return quoted;
+  }
+  return null;
 }
 
 function holderWords(story, state, request, logical) {

@@ -86,7 +86,7 @@ class CellsPicture {
     const { state, theme, sheet } = this;
     const count = this.story.requests.length;
     const width = this.main.clientWidth;
-    resizePaper(sheet, width, this.screen.layout(width, state, this.reachNow()));
+    resizePaper(sheet, width, this.screen.layout(width, state, this.reachNow()), theme.scale);
     const scene = {
       state, theme, name: this.name, isKept: this.isKept, end: cellsEnd(state), selected: this.clock.selected,
       focus: this.hasFocus ? this.focus : null,

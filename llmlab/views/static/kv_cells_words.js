@@ -2,6 +2,7 @@
 
 import { percent, thousands } from "./draw.js";
 import { cellKind } from "./kv_cells_geometry.js";
+import { eachText } from "./story.js";
 
 const cellNumber = (n) => (n == null ? "–" : thousands(n));
 
@@ -102,12 +103,11 @@ export class CellTexts {
 
   _read() {
     for (; this._seen < this.story.length; this._seen++) {
-      const told = this.story.steps[this._seen].x ?? [];
-      for (let k = 0; k < told.length; k += 2) {
-        const texts = this._out.get(told[k]) ?? [];
-        texts.push(told[k + 1]);
-        this._out.set(told[k], texts);
-      }
+      eachText(this.story.steps[this._seen], (request, text) => {
+        const texts = this._out.get(request) ?? [];
+        texts.push(text);
+        this._out.set(request, texts);
+      });
     }
   }
 }

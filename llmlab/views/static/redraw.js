@@ -17,7 +17,12 @@ export function redrawing(root, draw) {
       else if (!wasAway) changed();
     });
   };
-  const resized = new ResizeObserver(changed);
+  let width = null; // of the view, as the observer saw it last: in another height alone it looks the same
+  const resized = new ResizeObserver(([{ contentRect }]) => {
+    if (contentRect.width === width) return;
+    width = contentRect.width;
+    changed();
+  });
   resized.observe(root);
   const themed = new MutationObserver(() => {
     theme = themeOf(root);

@@ -29,10 +29,7 @@ export class Story {
   }
 
   addSteps(steps) {
-    for (const step of steps) {
-      if (step.dx) step.x = [...textsOf(step), ...(step.x ?? [])];
-      this.steps.push(step);
-    }
+    for (const step of steps) this.steps.push(step);
   }
 
   /** The KV cache at the end of step i. Do not change it. */
@@ -53,9 +50,9 @@ export class Story {
   }
 }
 
-/** Texts of those that go on decoding: [request, text, request, text, ...]. */
-function textsOf({ d, dx }) {
-  const found = [];
-  eachOfRanges(d, (r) => found.push(r, dx[found.length / 2]));
-  return found;
+/** Call act(request, text) for each text that came out in a step: of those that go on decoding, then of the others. */
+export function eachText({ d, dx, x = [] }, act) {
+  let next = 0;
+  if (dx) eachOfRanges(d, (r) => act(r, dx[next++]));
+  for (let k = 0; k < x.length; k += 2) act(x[k], x[k + 1]);
 }

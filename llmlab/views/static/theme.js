@@ -48,6 +48,7 @@ export class Theme {
     if (background) this.bg = background;
     this.phases = PHASES[isDark ? "dark" : "light"];
     this.greys = GREYS[isDark ? "dark" : "light"];
+    this.scale = undefined; // pixels of the screen for one CSS pixel, where the view has asked for all of its papers
     this.others = null; // a Set of the requests of other clients, where there are some: they are grey
   }
 

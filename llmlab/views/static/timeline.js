@@ -72,7 +72,13 @@ export function timelinePicture(el, story, clock) {
     paintTimelineSelection(g, scene, clock.selected);
     paintTimelineCursor(g, scene, clock.i);
     if (layout.isPixels && isLensOpen) lens = paintTimelineLens(g, scene, (lensRow = timelineLensRow(scene, clock, lensRow)), clock.i);
-    canvas.setAttribute("aria-label", timelineSummary(story, phases, clock.i, clock.selected));
+  }
+
+  /** What is said beside the picture that was drawn. */
+  function tell() {
+    if (!scene) return;
+    drawFoot(scene.layout, scene.slots);
+    if (axis.length) canvas.setAttribute("aria-label", timelineSummary(story, phases, clock.i, clock.selected));
   }
 
   /** Requests and steps that have come. */
@@ -100,7 +106,7 @@ export function timelinePicture(el, story, clock) {
 
   /** What the layer does not have yet: all of it, or other rows between the strips that stay. */
   function paintLayer(layout) {
-    const scale = sharpness(canvas);
+    const scale = theme.scale ?? sharpness(canvas);
     const [from, to] = view ?? axis.all;
     const key = [layout.width, layout.numRequests, axis.length, axis.kind, from, to, scale].join(" ");
     const isSame = key === layerKey && scene.theme === theme;
@@ -129,7 +135,6 @@ export function timelinePicture(el, story, clock) {
     }
     tip.hide();
     (layout.isPixels ? paintTimelinePixels : paintTimelineRows)(g, scene);
-    drawFoot(layout, scene.slots);
   }
 
   function drawFoot(layout, slots) {
@@ -142,7 +147,7 @@ export function timelinePicture(el, story, clock) {
     foot.show(axis.kind, timelineNotes(story, layout, scroll, { inOne, isLensOpen }));
   }
 
-  const again = () => theme && (frame ??= requestAnimationFrame(() => ((frame = null), draw(theme))));
+  const again = () => theme && (frame ??= requestAnimationFrame(() => ((frame = null), draw(theme), tell())));
 
   function chooseAxis(kind) {
     const steps = view && [axis.stepAt(view[0]), axis.stepAt(view[1])];
@@ -245,5 +250,5 @@ export function timelinePicture(el, story, clock) {
     if (frame !== null) cancelAnimationFrame(frame);
     el.replaceChildren();
   }
-  return { draw, key, destroy, width: () => el.clientWidth };
+  return { draw, tell, key, destroy, width: () => el.clientWidth };
 }

@@ -118,7 +118,7 @@ export function paintTimelinePixels(g, scene) {
   const { image, pixels, small } = pixelSheet(scene.buffers, w, h);
   const palette = PHASE_NAMES.map((name) => pixelOf(theme.phases[name] ?? theme.bg));
   pixels.fill(palette[PHASE_CODE.none]);
-  const columns = timelineColumnArrays(slots, layout.left);
+  const columns = (scene.columns ??= timelineColumnArrays(slots, layout.left)); // the same as long as the slots are
   for (let r = 0; r < h; r++) paintPixelRow(pixels, r * w, phases.rows[scroll + r], columns, palette);
   small.getContext("2d").putImageData(image, 0, 0);
   g.imageSmoothingEnabled = false;

@@ -69,7 +69,7 @@ export function timelineRange(el, choose) {
   function draw(theme, layout, steps, range, i) {
     holder.hidden = false;
     now = { layout, n: steps.length, range };
-    resizePaper(sheet, layout.width, RANGE.all);
+    resizePaper(sheet, layout.width, RANGE.all, theme.scale);
     const { g } = sheet;
     g.clearRect(0, 0, layout.width, RANGE.all);
     const { left, plot } = layout;

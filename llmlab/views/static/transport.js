@@ -1,7 +1,7 @@
 /** Play, step, scrub, speed, live, Stop: the row of buttons that moves the clock, and the keys of a view. */
 
 import { arrivalsBegin } from "./arrivals_begin.js";
-import { MARKS, element, paper, thousands } from "./draw.js";
+import { MARKS, element, paper, reword, thousands } from "./draw.js";
 import { liveSide } from "./live_side.js";
 
 const ICONS = {
@@ -87,6 +87,7 @@ export function transport(root, story, clock, live = null) {
   range.setAttribute("aria-label", "Step");
   range.oninput = () => clock.set(Number(range.value));
   const state = element("div", "llmlab-state", null, bar);
+  const [now, rest] = [element("span", "", null, state), element("small", "", null, state)];
   const speed = element("select", "", null, bar);
   speed.setAttribute("aria-label", "Speed");
   for (const factor of SPEEDS) {
@@ -102,6 +103,7 @@ export function transport(root, story, clock, live = null) {
   const begin = () => (story.head.unseen ? arrivalsBegin(story) : 0);
   let canvas = null;
   let events = [];
+  let marks = { key: "", at: [] };
   let seen = 0;
   function draw(theme, width = scrub.clientWidth) {
     events.push(...eventsOf(story.steps, seen));
@@ -118,15 +120,17 @@ export function transport(root, story, clock, live = null) {
     g.fillRect(EDGE, 22, width - 2 * EDGE, 4);
     g.fillStyle = theme.ink2;
     g.fillRect(EDGE, 22, x(clock.i) - EDGE, 4);
-    for (const [at, kind] of marksAt(events, clock.n, width)) MARKS[kind](g, at, kind === "finished" ? 13 : 7, theme);
+    const key = `${events.length} ${clock.n} ${width}`;
+    if (key !== marks.key) marks = { key, at: marksAt(events, clock.n, width) };
+    for (const [at, kind] of marks.at) MARKS[kind](g, at, kind === "finished" ? 13 : 7, theme);
     range.max = Math.max(0, clock.n - 1);
     range.value = clock.i;
     const step = story.steps[clock.i];
     range.setAttribute("aria-valuetext", `${noun} ${step?.n ?? 0}`);
     const number = (n) => (n == null ? "–" : thousands(n));
-    state.replaceChildren(`${noun} ${number(step?.n)} `);
+    reword(now, `${noun} ${number(step?.n)} `);
     const lastStep = story.steps[clock.n - 1];
-    element("small", "", `of ${number(lastStep?.n)}${step ? ` · ${(step.t - begin()).toFixed(2)} s` : ""}`, state);
+    reword(rest, `of ${number(lastStep?.n)}${step ? ` · ${(step.t - begin()).toFixed(2)} s` : ""}`);
     const sign = clock.isPlaying ? "pause" : "play";
     if (play.dataset.sign !== sign) play.replaceChildren(icon(sign)); // replaced while it is pressed, it would lose the click
     play.dataset.sign = sign;

@@ -3,7 +3,7 @@
 import { arrivalsPicture } from "./arrivals.js";
 import { blocksPicture } from "./kv_blocks.js";
 import { cellsPicture } from "./kv_cells.js";
-import { element, say, thousands } from "./draw.js";
+import { element, say, sharpness, thousands } from "./draw.js";
 import { goToAsked, goToField, goToStep } from "./go_to.js";
 import { endNotice, nothingRanNotice, notice } from "./notice.js";
 import { ownKeys, viewKeys } from "./own_keys.js";
@@ -58,9 +58,12 @@ export function show(root, story, clock, { parts = ["kv", "timeline"], title = "
     if (!story.length) return;
     empty?.remove();
     theme.others = othersOf(story.requests);
-    // Before anything changes: to ask for a width later is to lay out the page again.
+    // Before anything changes: to ask for a size later is to lay out the page again.
+    theme.scale = sharpness(root);
     const widths = [...pictures, buttons].map((part) => part.width?.() || undefined);
     pictures.forEach((picture, k) => picture.draw(theme, widths[k]));
+    // When all are painted: to paint a text after the page has changed is to lay it out again.
+    for (const picture of pictures) picture.tell?.();
     // What changes ten times a second is not to be read aloud.
     words.setAttribute("aria-live", clock.isPlaying || clock.following ? "off" : "polite");
     say(words, story.steps[clock.i].say);

@@ -52,7 +52,10 @@ class Run:
         self.engine, self._on_news = engine, on_news
         self._entries = {entry.request_id: entry for entry in entries}
         self.header, self._abort, self._cut_trace = header, abort, trace
-        self._events: list[tuple[Entry, int]] = []  # in order of arrival: (entry, index of its token)
+        # Tokens in order of arrival: whose, and which of its own. No pairs, of which a large batch has a million, and
+        # through which Python's garbage collector would go again and again.
+        self._indexes: list[int] = []
+        self._arrivals: list[Entry] = []  # appended to last: its length is the number of tokens that can be read
         self._results: dict[str, Result] = {}  # of what has ended
         self._open = set(self._entries)  # request ids
         self._num_refused = 0
@@ -177,12 +180,13 @@ class Run:
 
     def tokens_since(self, number: int) -> list[TokenEvent]:
         """What came after the first `number` tokens of the run, in order of arrival."""
-        return [entry.event(index) for entry, index in self._events[number:]]
+        arrivals = self._arrivals[number:]
+        return [entry.event(index) for entry, index in zip(arrivals, self._indexes[number:], strict=False)]
 
     @property
     def num_tokens(self) -> int:
         """Tokens that have come, of all its requests."""
-        return len(self._events)
+        return len(self._arrivals)
 
     def prompt_ids(self, index: int) -> tuple[int, ...]:
         """The prompt of request `index` as the engine got it; empty until it is there."""
@@ -236,10 +240,9 @@ class Run:
         try:
             for number in itertools.count():
                 self._bell.wait(partial(self._has_come, number))
-                if number >= len(self._events):
+                if number >= len(self._arrivals):
                     break
-                entry, index = self._events[number]
-                yield entry.event(index)
+                yield self._arrivals[number].event(self._indexes[number])
         except (KeyboardInterrupt, asyncio.CancelledError):
             self.stop()
             raise
@@ -247,7 +250,7 @@ class Run:
 
     def __repr__(self) -> str:
         ended, total = self.progress
-        num_tokens = len(self._events)
+        num_tokens = len(self._arrivals)
         return f"Run({ended} of {total} requests ended, {num_tokens} tokens)"
 
     # ---- what the connection does, in its thread
@@ -265,7 +268,8 @@ class Run:
         if entry.finish_reason is None:
             entry.tokens.append(token)
             entry.times_s.append(now_s - entry.sent_s)
-            self._events.append((entry, len(entry.tokens) - 1))
+            self._indexes.append(len(entry.tokens) - 1)
+            self._arrivals.append(entry)
 
     def finish(self, request_id: str, reason: FinishReason, stopped_by: str | None = None) -> None:
         entry = self._entries[request_id]
@@ -309,7 +313,7 @@ class Run:
 
     def _has_come(self, number: int) -> bool:
         """Token `number` is here, or will never be."""
-        return self.done or len(self._events) > number
+        return self.done or len(self._arrivals) > number
 
     def _end(self, entry: Entry, reason: FinishReason, error: str | None = None) -> None:
         if entry.finish_reason is None:

@@ -358,8 +358,8 @@ pd.DataFrame(fleets).T.round(1)
 #
 # - Two GPUs in the machine: `%llm load MODEL -e vllm --opt tensor_parallel_size=2` (or `pipeline_parallel_size=2`). The
 #   handle, the live views and the trace are those of one GPU. On a CPU the same starts two worker processes.
-# - Two machines with GPUs: `vllm serve` on a Ray cluster, connected with `%llm connect URL`, traced by its scheduler:
-#   `docs/several_gpus.md`.
+# - Two machines with GPUs: `vllm serve` on a Ray cluster, connected with `%llm connect URL --trace`:
+#   `docs/several_gpus.md`. To see that on a laptop: `python deploy/ray/two_nodes.py` makes two nodes of one machine.
 # - Record what you see here on your own GPUs: `python -m benchmarks.record_traces --workers tp1 tp2`.
 #
 # ## Go on

@@ -1,31 +1,26 @@
 """Pace: when a thread that follows an engine looks for news, so that it takes little from that engine.
 
-Threads that compute a forward pass wait for each other: what one core does meanwhile holds up all of them. So the
-thread gives way to whoever computes, and the more it has to do, the less often it wakes. This file must not know runs
-or views.
+Threads that compute a forward pass wait for each other: what one core does meanwhile holds up all of them. So the more
+the thread has to do, the less often it wakes. (A lower priority was measured: fewer pictures, and no more tokens.) This
+file must not know runs or views.
 """
 
 from __future__ import annotations
 
 import os
-import sys
-import threading
 import time
-from contextlib import suppress
 
 PERIOD_S, MAX_PERIOD_S = 0.05, 0.25
 # It takes no more than these shares of the machine, or it looks less often. An engine on the same CPUs is slowed by
 # twice what is taken from it.
 MAX_SHARE, MAX_SHARE_OF_ENGINE = 0.05 * (os.cpu_count() or 1), 0.005 * (os.cpu_count() or 1)
 LOOK_WEIGHT = 0.02  # of one look in the mean: a key message, which is large, slows nothing
-NICENESS = 5
 
 
 class Pace:
     """Made by the thread that it is for."""
 
     def __init__(self) -> None:
-        give_way()
         self._mean_s = 0.0  # CPU time of a look, over the last ones
         self._num_looks = -1  # the first, at the beginning of a story, does not count
         self._due_s = time.monotonic()
@@ -50,16 +45,3 @@ class Pace:
 def period_s(mean_s: float, *, is_beside: bool) -> float:
     """Between two looks, each of which takes `mean_s` of CPU time."""
     return min(max(PERIOD_S, mean_s / (MAX_SHARE_OF_ENGINE if is_beside else MAX_SHARE)), MAX_PERIOD_S)
-
-
-def give_way() -> None:
-    """Let the threads of others compute first: this one never takes a core from them when it wakes.
-
-    It still gets its share of a busy machine, as it may hold what the notebook waits for. Linux only: elsewhere a
-    priority is that of a whole process.
-    """
-    if sys.platform == "linux":
-        thread = threading.get_native_id()
-        with suppress(OSError):
-            os.sched_setscheduler(thread, os.SCHED_BATCH, os.sched_param(0))
-            os.setpriority(os.PRIO_PROCESS, thread, min(19, os.getpriority(os.PRIO_PROCESS, thread) + NICENESS))

@@ -1,10 +1,6 @@
-"""When a thread that follows an engine looks for news, and that it gives way."""
+"""When a thread that follows an engine looks for news."""
 
 from __future__ import annotations
-
-import os
-import sys
-import threading
 
 import pytest
 
@@ -19,30 +15,9 @@ def test_a_look_that_costs_more_comes_less_often_and_least_often_beside_the_engi
     assert [pace.period_s(cost, is_beside=False) for cost in costs_s] == pytest.approx([0.05, 0.05, 0.05, 0.1, 0.25])
 
 
-@pytest.mark.skipif(sys.platform != "linux", reason="a priority is that of a whole process there")
-def test_the_thread_gives_way_and_no_other_does():
-    def priority() -> tuple[int, int]:
-        thread = threading.get_native_id()
-        return os.getpriority(os.PRIO_PROCESS, thread), os.sched_getscheduler(thread)
-
-    before, seen = priority(), []
-    thread = threading.Thread(target=lambda: (pace.give_way(), seen.append(priority())))
-    thread.start()
-    thread.join()
-    assert seen == [(min(19, before[0] + pace.NICENESS), os.SCHED_BATCH)]
-    assert priority() == before
-
-
 def test_what_looks_cost_counts_from_the_second_on():
-    means = []
-
-    def look() -> None:
-        one = pace.Pace()
-        for cost_s in (0.5, 0.002, 0.004, 0.003):
-            one._add(cost_s)
-            means.append(one._mean_s)
-
-    thread = threading.Thread(target=look)  # its priority is lowered
-    thread.start()
-    thread.join()
+    one, means = pace.Pace(), []
+    for cost_s in (0.5, 0.002, 0.004, 0.003):
+        one._add(cost_s)
+        means.append(one._mean_s)
     assert means == pytest.approx([0, 0.002, 0.003, 0.003])

@@ -1,8 +1,8 @@
 """Pace: when a thread that follows an engine looks for news, so that it takes little from that engine.
 
 Threads that compute a forward pass wait for each other: what one core does meanwhile holds up all of them. So the more
-the thread has to do, the less often it wakes. (A lower priority was measured, and won no tokens.) This file must not know
-runs or views.
+the thread has to do, the less often it wakes. (A lower priority was measured, and won no tokens.)
+This file must not know runs or views.
 """
 
 from __future__ import annotations

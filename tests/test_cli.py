@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 import re
 import signal
-import socket
 import subprocess
 import time
 import urllib.error
@@ -18,6 +17,7 @@ import pytest
 
 from llmlab import cli
 from llmlab.errors import LlmlabError
+from tests.local_servers import free_port
 
 
 def write_notebook(path: Path, *cells: str) -> Path:
@@ -118,9 +118,7 @@ def status_of(url: str) -> int:
 def test_lab_prints_a_url_that_opens_the_quickstart(checkout: Path, monkeypatch: pytest.MonkeyPatch):
     for variable in ("JUPYTER_CONFIG_DIR", "JUPYTERLAB_SETTINGS_DIR", "JUPYTERLAB_WORKSPACES_DIR", "IPYTHONDIR"):
         monkeypatch.setenv(variable, str(checkout / variable))
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
+    port = free_port()
     command = cli.lab_command(cli.find_quickstart(checkout), checkout, ["--no-browser", f"--port={port}"])
     server = subprocess.Popen(command, stderr=subprocess.PIPE, text=True, cwd=checkout)
     try:

@@ -12,6 +12,8 @@ from __future__ import annotations
 
 from typing import Any
 
+from llmlab.engines.made_classes import found_in
+
 
 def __getattr__(name: str) -> Any:
     """StageWorker."""
@@ -29,7 +31,5 @@ def __getattr__(name: str) -> Any:
                     batch_size=runner.max_num_tokens, dtype=runner.model_config.dtype, device=runner.device
                 )
 
-    StageWorker.__qualname__ = name
-    StageWorker.__module__ = __name__
-    globals()[name] = StageWorker
+    found_in(globals(), StageWorker=StageWorker)
     return StageWorker

@@ -14,6 +14,8 @@ from __future__ import annotations
 
 from typing import Any
 
+from llmlab.engines.made_classes import found_in
+
 RESOURCE = "vllm_worker"
 
 
@@ -41,9 +43,5 @@ def __getattr__(name: str) -> Any:
             with patch.object(ray_executor_v2, "RayWorkerProc", CpuRayWorker):
                 super()._init_executor()
 
-    made: dict[str, type[Any]] = {"CpuRayExecutor": CpuRayExecutor, "CpuRayWorker": CpuRayWorker}
-    for own_name, cls in made.items():
-        cls.__name__ = cls.__qualname__ = own_name
-        cls.__module__ = __name__
-    globals().update(made)
-    return made[name]
+    found_in(globals(), CpuRayExecutor=CpuRayExecutor, CpuRayWorker=CpuRayWorker)
+    return globals()[name]

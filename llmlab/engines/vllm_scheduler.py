@@ -18,6 +18,7 @@ import time
 from collections.abc import Callable
 from typing import Any
 
+from llmlab.engines.made_classes import found_in
 from llmlab.engines.trace_listener import TOKEN
 from llmlab.engines.trace_outlets import Line
 from llmlab.engines.trace_stream import TraceSender
@@ -213,9 +214,5 @@ def __getattr__(name: str) -> Any:
                 return asynchronous(*args, **kw)
             return super().__new__(cls)
 
-    made: dict[str, type[Any]] = {"TracedScheduler": TracedScheduler, "TracedAsyncScheduler": asynchronous}
-    for own_name, cls in made.items():
-        cls.__name__ = cls.__qualname__ = own_name
-        cls.__module__ = __name__
-    globals().update(made)
-    return made[name]
+    found_in(globals(), TracedScheduler=TracedScheduler, TracedAsyncScheduler=asynchronous)
+    return globals()[name]

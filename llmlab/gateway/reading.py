@@ -71,9 +71,14 @@ class _Source:
         self._name = name
         self._lines: dict[Place, int] = {}
         try:
-            node = yaml.compose(text, Loader=yaml.SafeLoader)
+            self.value = self._read(text)
         except RecursionError:
             raise ConfigError(name, None, tr("It is nested too deep, or contains itself.")) from None
+
+    def _read(self, text: str) -> dict[str, Any]:
+        name = self._name
+        try:
+            node = yaml.compose(text, Loader=yaml.SafeLoader)
         except yaml.MarkedYAMLError as error:
             line = None if error.problem_mark is None else error.problem_mark.line + 1
             raise ConfigError(name, line, tr("This is no YAML: {problem}.", problem=error.problem)) from None
@@ -81,10 +86,8 @@ class _Source:
             raise ConfigError(name, None, tr("This is no YAML: {problem}.", problem=error)) from None
         if not isinstance(node, yaml.MappingNode):
             raise ConfigError(name, 1, tr("A configuration has `backends:` and `models:`. docs/hybrid.md has one."))
-        try:
-            self.value: dict[str, Any] = self._plain(node, ())
-        except RecursionError:
-            raise ConfigError(name, None, tr("It is nested too deep, or contains itself.")) from None
+        value: dict[str, Any] = self._plain(node, ())
+        return value
 
     def error(self, at: Place, message: str) -> ConfigError:
         """An error at this part, or at the nearest one above it that has a line."""

@@ -10,7 +10,6 @@ import os
 import secrets
 import shutil
 import signal
-import socket
 import subprocess
 import sys
 import tempfile
@@ -24,6 +23,8 @@ from typing import Any
 import nbformat
 from playwright.sync_api import Locator, Page
 
+from tests.local_servers import free_port
+
 START_S = 90
 # Nothing that changes by itself: no news, no autosave, every cell in the page.
 SETTINGS = {
@@ -34,12 +35,6 @@ SETTINGS = {
 # Come with the graders that other tests need; a student's JupyterLab has none of them.
 NOT_A_STUDENTS = ("@jupyter/nbgrader", "@jupyter-notebook/lab-extension", "ipylab")
 PANEL = ".jp-NotebookPanel:not(.lm-mod-hidden)"
-
-
-def free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return probe.getsockname()[1]
 
 
 class Server:

@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 import json
-import threading
 from collections.abc import Iterator
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from http.server import BaseHTTPRequestHandler
 from typing import ClassVar
 
 import httpx
@@ -14,6 +13,7 @@ from class_support import MakeClass, error_of
 
 from llmlab.classroom.hub import place_of_service
 from llmlab.errors import EngineError
+from tests.local_servers import LocalServer
 
 pytest.importorskip("jupyterhub")
 SCOPE = "access:services!service=llmlab-class"
@@ -49,19 +49,15 @@ class HubApi(BaseHTTPRequestHandler):
 
 @pytest.fixture
 def hub(monkeypatch: pytest.MonkeyPatch) -> Iterator[type[HubApi]]:
-    server = ThreadingHTTPServer(("127.0.0.1", 0), HubApi)
-    threading.Thread(target=server.serve_forever, daemon=True).start()
-    for name, value in {
-        "API_URL": f"http://127.0.0.1:{server.server_port}/hub/api", "API_TOKEN": "of-the-service",
-        "SERVICE_NAME": "llmlab-class", "SERVICE_PREFIX": "/services/llmlab-class/",
-        "SERVICE_URL": "http://127.0.0.1:10101",
-    }.items():  # fmt: skip
-        monkeypatch.setenv(f"JUPYTERHUB_{name}", value)
     HubApi.asked.clear()
     HubApi.status = 200
-    yield HubApi
-    server.shutdown()
-    server.server_close()
+    with LocalServer(HubApi) as server:
+        for name, value in {
+            "API_URL": f"{server.url}/hub/api", "API_TOKEN": "of-the-service", "SERVICE_NAME": "llmlab-class",
+            "SERVICE_PREFIX": "/services/llmlab-class/", "SERVICE_URL": "http://127.0.0.1:10101",
+        }.items():  # fmt: skip
+            monkeypatch.setenv(f"JUPYTERHUB_{name}", value)
+        yield HubApi
 
 
 def test_a_student_is_a_user_of_the_hub_who_may_use_the_service(open_class: MakeClass, hub: type[HubApi]):

@@ -8,7 +8,6 @@ from __future__ import annotations
 import os
 import shutil
 import signal
-import socket
 import subprocess
 import sys
 import time
@@ -19,6 +18,8 @@ import httpx
 import psutil
 import pytest
 from serve_support import wait_until
+
+from tests.local_servers import free_port, is_there
 
 pytest.importorskip("jupyterhub")
 pytestmark = [
@@ -40,11 +41,6 @@ c.JupyterHub.load_roles.append({{"name": "tester", "services": ["tester"], "scop
 """
 
 
-def free_port() -> int:
-    with socket.create_server(("127.0.0.1", 0)) as one:
-        return int(one.getsockname()[1])
-
-
 @pytest.fixture
 def hub(tmp_path: Path) -> Iterator[str]:
     """The URL of a JupyterHub with the class as its service."""
@@ -60,18 +56,11 @@ def hub(tmp_path: Path) -> Iterator[str]:
         process = subprocess.Popen(command, cwd=tmp_path, stdout=log, stderr=log, env={**os.environ, "PATH": path})
     try:
         url = f"http://127.0.0.1:{port}"
-        assert wait_until(lambda: answers(f"{url}/hub/api/"), 120), (tmp_path / "log").read_text()[-3000:]
+        assert wait_until(lambda: is_there(f"{url}/hub/api/"), 120), (tmp_path / "log").read_text()[-3000:]
         yield url
     finally:
         process.send_signal(signal.SIGINT)
         process.wait(60)
-
-
-def answers(url: str) -> bool:
-    try:
-        return httpx.get(url).status_code == 200
-    except httpx.HTTPError:
-        return False
 
 
 def environment_of_server(name: str) -> dict[str, str] | None:
@@ -98,7 +87,7 @@ def test_each_student_has_url_and_key_and_both_work_directly_and_through_the_pro
         time.sleep(0.5)
     url = found["ada"]["LLMLAB_CLASS_URL"]
     keys = {name: {"Authorization": f"Bearer {told['LLMLAB_CLASS_KEY']}"} for name, told in found.items()}
-    assert wait_until(lambda: answers_with(f"{url}/health", keys["ada"]), 120)
+    assert wait_until(lambda: is_there(f"{url}/health", keys["ada"]), 120)
     for name, headers in keys.items():
         assert httpx.get(f"{url}/class/me", headers=headers).json()["me"]["name"] == name
     through_proxy = f"{hub}/services/llmlab-class"
@@ -113,10 +102,3 @@ def test_each_student_has_url_and_key_and_both_work_directly_and_through_the_pro
     assert httpx.get(f"{url}/class/students", headers=keys["ada"]).status_code == 403
     for name in ("ada", "bob"):
         api.delete(f"/users/{name}/server")
-
-
-def answers_with(url: str, headers: dict[str, str]) -> bool:
-    try:
-        return httpx.get(url, headers=headers).status_code == 200
-    except httpx.HTTPError:
-        return False

@@ -19,7 +19,7 @@ from llmlab.engines.trace_stream import TraceReceiver, TraceSender
 from llmlab.engines.vllm_scheduler import ADDRESS, LEVEL, Shipment
 from llmlab.errors import EngineError
 from llmlab.trace import Header, Step, Trace
-from tests.engines.vllm_serving import served
+from tests.engines.vllm_serving import ON_CPU, served
 
 # ---- the stream alone
 
@@ -152,15 +152,7 @@ def server(model: Path, log: Path, **environment: str) -> AbstractContextManager
     """The address of vLLM's own server, with our scheduler in it."""
     flags = "--dtype float32 --enforce-eager --block-size 32 --max-model-len 256 --num-gpu-blocks-override 33".split()
     flags += ["--scheduler-cls", "llmlab.engines.vllm_scheduler.TracedScheduler", "--load-format", "dummy"]
-    settings = {
-        "OMP_NUM_THREADS": "1",
-        "TORCH_COMPILE_DISABLE": "1",
-        "VLLM_CPU_OMP_THREADS_BIND": "nobind",
-        "VLLM_CPU_KVCACHE_SPACE": "1",
-        "VLLM_NO_USAGE_STATS": "1",
-        "HF_HUB_OFFLINE": "1",
-        **environment,
-    }
+    settings = {**ON_CPU, "VLLM_CPU_KVCACHE_SPACE": "1", **environment}
     return served(model, log, flags, environment=settings, start_s=240)
 
 

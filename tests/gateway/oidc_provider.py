@@ -5,34 +5,27 @@ from __future__ import annotations
 import base64
 import hashlib
 import json
-import threading
 import time
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from http.server import BaseHTTPRequestHandler
 from typing import Any
 from urllib.parse import parse_qs, urlencode, urlsplit
 
 import jwt
 from cryptography.hazmat.primitives.asymmetric import rsa
 
+from tests.local_servers import LocalServer
+
 CLIENT, SECRET = "llmlab", "secret-of-the-client"
 
 
-class OidcProvider:
+class OidcProvider(LocalServer):
     """`issuer` has discovery, keys, authorization and token endpoint. `lasts_s`: how long an ID token holds."""
 
     def __init__(self, *, lasts_s: float = 3600) -> None:
         self._key, self.lasts_s = rsa.generate_private_key(public_exponent=65537, key_size=2048), lasts_s
         self._asked: dict[str, dict[str, str]] = {}  # code -> what was asked for
-        self._server = ThreadingHTTPServer(("127.0.0.1", 0), _handler_of(self))
-        self.issuer = f"http://127.0.0.1:{self._server.server_port}/realms/university"
-
-    def __enter__(self) -> OidcProvider:
-        threading.Thread(target=self._server.serve_forever, args=(0.05,), daemon=True).start()
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self._server.shutdown()
-        self._server.server_close()
+        super().__init__(_handler_of(self))
+        self.issuer = f"{self.url}/realms/university"
 
     def answer(self, path: str, given: dict[str, str], authorization: str) -> tuple[int, Any]:
         """Status and JSON; a redirection is told by its address."""

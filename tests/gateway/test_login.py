@@ -13,6 +13,8 @@ import pytest
 from gateway_support import TOKENS, Backends, Door, bearer, error_of, wait_until
 from oidc_provider import SECRET, OidcProvider
 
+from tests.local_servers import free_port
+
 SITE = Path(__file__).resolve().parents[2] / "deploy" / "oidc" / "apache.conf"
 MODULES = Path("/usr/lib/apache2/modules")
 NEEDED = "auth_openidc authn_core authz_core authz_user headers mpm_event proxy proxy_http socache_shmcb ssl".split()
@@ -41,9 +43,7 @@ def door(backends: Backends, provider: OidcProvider, tmp_path: Path) -> Iterator
 @pytest.fixture
 def front(door: Door, provider: OidcProvider, tmp_path: Path) -> Iterator[str]:
     """The address of an Apache with this one site."""
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
+    port = free_port()
     subprocess.run(
         ["openssl", "req", "-x509", "-newkey", "rsa:2048", "-nodes", "-days", "1", "-subj", "/CN=localhost", "-addext",
          "subjectAltName=IP:127.0.0.1", "-keyout", str(tmp_path / "key.pem"), "-out", str(tmp_path / "cert.pem")],

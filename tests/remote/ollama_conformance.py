@@ -7,11 +7,12 @@ It stands in for Ollama where that cannot be installed: it checks what our side 
 from __future__ import annotations
 
 import json
-import threading
 import time
 from collections.abc import Iterable, Iterator
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from http.server import BaseHTTPRequestHandler
 from typing import TYPE_CHECKING, Any
+
+from tests.local_servers import LocalServer
 
 if TYPE_CHECKING:
     from llmlab.engines.handle import EngineHandle
@@ -20,7 +21,7 @@ STAMP = "2026-01-01T00:00:00Z"
 DETAILS = {"format": "gguf", "family": "llama", "parameter_size": "135M", "quantization_level": "Q4_K_M"}
 
 
-class OllamaConformance:
+class OllamaConformance(LocalServer):
     """`models` are there, `fetchable` can be pulled. `asked` is what came: (path, headers, body).
 
     `engine`: what answers, with its own tokens and times.
@@ -38,16 +39,7 @@ class OllamaConformance:
         self.models, self.fetchable = list(models), list(fetchable)
         self.asked: list[tuple[str, dict[str, str], dict[str, Any]]] = []
         self.break_after: int | None = None  # tokens of an answer
-        self._server = ThreadingHTTPServer(("127.0.0.1", 0), _handler_of(self))
-        self.url = f"http://127.0.0.1:{self._server.server_port}"
-
-    def __enter__(self) -> OllamaConformance:
-        threading.Thread(target=self._server.serve_forever, args=(0.05,), daemon=True).start()
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self._server.shutdown()
-        self._server.server_close()
+        super().__init__(_handler_of(self))
 
 
 def _handler_of(state: OllamaConformance) -> type[BaseHTTPRequestHandler]:

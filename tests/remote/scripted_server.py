@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import json
-import threading
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from http.server import BaseHTTPRequestHandler
 from typing import Any
 
+from tests.local_servers import LocalServer
 
-class ScriptedServer:
+
+class ScriptedServer(LocalServer):
     """`script` is what each request for an answer gets, in order: (status, headers, body), or the chunks of a stream.
 
     A chunk that is None ends the connection at once. `asked` is what came: (path, headers, body).
@@ -18,16 +19,7 @@ class ScriptedServer:
         self.script: list[Any] = []
         self.asked: list[tuple[str, dict[str, str], dict[str, Any]]] = []
         self.owned_by = owned_by
-        self._server = ThreadingHTTPServer(("127.0.0.1", 0), _handler_of(self))
-        self.url = f"http://127.0.0.1:{self._server.server_port}"
-
-    def __enter__(self) -> ScriptedServer:
-        threading.Thread(target=self._server.serve_forever, args=(0.05,), daemon=True).start()
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self._server.shutdown()
-        self._server.server_close()
+        super().__init__(_handler_of(self))
 
 
 def chunk(text: str | None = None, *, end: str | None = None, **more: Any) -> dict[str, Any]:

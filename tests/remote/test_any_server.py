@@ -6,7 +6,6 @@ import functools
 import http.server
 import logging
 import pickle
-import threading
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +15,7 @@ from scripted_server import ScriptedServer, chunk
 import llmlab
 from llmlab.errors import EngineDied, EngineError, LlmlabError, RequestError
 from llmlab.remote.keys import Key
+from tests.local_servers import LocalServer
 
 ANSWER = [chunk("The "), chunk("sky"), chunk(end="stop"), {**chunk(), "choices": [], "usage": {
     "prompt_tokens": 7, "completion_tokens": 2, "total_tokens": 9}}, "[DONE]"]  # fmt: skip
@@ -63,11 +63,11 @@ def test_what_is_no_such_server_is_told_in_words(tmp_path: Path, page: str | Non
     if page is not None:
         (tmp_path / "v1" / "models").write_text(page)
     handler = functools.partial(Quiet, directory=str(tmp_path))
-    with http.server.ThreadingHTTPServer(("127.0.0.1", 0), handler) as server:
-        threading.Thread(target=server.serve_forever, args=(0.05,), daemon=True).start()
-        with pytest.raises(EngineError, match=r"no list of models at /v1/models|has no model yet"):
-            llmlab.connect(f"http://127.0.0.1:{server.server_port}")
-        server.shutdown()
+    with (
+        LocalServer(handler) as server,
+        pytest.raises(EngineError, match=r"no list of models at /v1/models|has no model yet"),
+    ):
+        llmlab.connect(server.url)
 
 
 class Quiet(http.server.SimpleHTTPRequestHandler):

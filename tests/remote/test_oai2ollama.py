@@ -7,18 +7,17 @@ list, show and version, and no chat of Ollama's own: for that there is ollama_co
 from __future__ import annotations
 
 import os
-import socket
 import subprocess
 import sys
 from collections.abc import Iterator
 from importlib.util import find_spec
 
-import httpx
 import pytest
 from serve_support import MakeServed, Served, wait_until
 
 import llmlab
 from llmlab.errors import EngineError, RequestError
+from tests.local_servers import free_port, is_there
 
 pytestmark = [
     pytest.mark.slow,
@@ -37,9 +36,7 @@ def echo(fake: MakeServed) -> Served:
 
 @pytest.fixture
 def server(echo: Served) -> Iterator[str]:
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
+    port = free_port()
     environment = {**os.environ, "OPENAI_API_KEY": echo.token, "OPENAI_BASE_URL": f"{echo.url}/v1"}
     process = subprocess.Popen(
         [sys.executable, "-c", START.format(port=port)], env=environment, stdout=subprocess.DEVNULL,
@@ -51,13 +48,6 @@ def server(echo: Served) -> Iterator[str]:
     finally:
         process.terminate()
         process.wait(20)
-
-
-def is_there(url: str) -> bool:
-    try:
-        return httpx.get(url).status_code == 200
-    except httpx.HTTPError:
-        return False
 
 
 def test_its_list_show_and_version_are_read_and_what_it_lacks_is_told(server: str):

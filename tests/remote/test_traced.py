@@ -7,7 +7,6 @@ import json
 import os
 import random
 import signal
-import socket
 import time
 import urllib.error
 import urllib.request
@@ -34,6 +33,7 @@ from llmlab.serve.tracing import Followed
 from llmlab.trace import BlockDelta, Capabilities, Header, Request, Step, Trace
 from llmlab.trace.whose import is_other
 from llmlab.views.live import live_of
+from tests.local_servers import free_port
 
 TOKEN = "the-trace-token"
 Traced = Callable[..., tuple[TracedHandle, Served]]
@@ -193,9 +193,7 @@ class FakeServer:
     """Something that traces, at a port that stays the same: start() it, stop() it, tell it what it did."""
 
     def __init__(self) -> None:
-        with socket.socket() as free:
-            free.bind(("127.0.0.1", 0))
-            self.port = free.getsockname()[1]
+        self.port = free_port()
         self.url = f"http://127.0.0.1:{self.port}"
         self.kv: BlockDelta | None = None
         self.alive: list[Request] = []

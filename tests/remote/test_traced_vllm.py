@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 import random
 import signal
-import socket
 import threading
 import time
 import urllib.request
@@ -30,7 +29,8 @@ from llmlab.trace import Trace
 from llmlab.trace.whose import is_other
 from llmlab.views.live import live_of
 from llmlab.views.story import Story, requests_in
-from tests.engines.vllm_serving import served
+from tests.engines.vllm_serving import ON_CPU, served
+from tests.local_servers import free_port
 
 pytestmark = [pytest.mark.soak, pytest.mark.timeout(900)]
 COUNTING = "1, 2, 3, 4, 5, 6,"
@@ -49,18 +49,12 @@ def vllm_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[VllmServer
     if (lack := missing("vllm")) is not None:
         pytest.skip(lack)
     folder = tmp_path_factory.mktemp("vllm")
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        trace = f"http://127.0.0.1:{free.getsockname()[1]}"
+    trace = f"http://127.0.0.1:{free_port()}"
     file, before = folder / "own.jsonl", set(psutil.Process().children(recursive=True))
     flags = "--dtype float32 --enforce-eager --block-size 32 --max-model-len 512 --num-gpu-blocks-override 25".split()
     flags += "--max-num-seqs 4 --served-model-name smol".split()
     flags += ["--scheduler-cls", "llmlab.engines.vllm_scheduler.TracedScheduler"]
-    environment = {
-        "OMP_NUM_THREADS": "1", "TORCH_COMPILE_DISABLE": "1", "VLLM_CPU_OMP_THREADS_BIND": "nobind",
-        "VLLM_CPU_KVCACHE_SPACE": "1", "VLLM_NO_USAGE_STATS": "1", "HF_HUB_OFFLINE": "1",
-        ADDRESS: f"{trace},{file}", TOKEN: SECRET,
-    }  # fmt: skip
+    environment = {**ON_CPU, "VLLM_CPU_KVCACHE_SPACE": "1", ADDRESS: f"{trace},{file}", TOKEN: SECRET}
     model = models.get("smollm2-135m").hf_dir
     with served(model, folder / "log", flags, environment=environment, start_s=500) as url:
         mine = [p for p in psutil.Process().children(recursive=True) if p not in before]

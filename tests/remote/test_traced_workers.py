@@ -4,13 +4,9 @@ from __future__ import annotations
 
 import importlib.util
 import json
-import os
-import signal
-import socket
 import subprocess
 import sys
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from pathlib import Path
 
 import psutil
@@ -23,7 +19,8 @@ from llmlab.engines.packages import missing
 from llmlab.engines.trace_listener import TOKEN
 from llmlab.engines.vllm_scheduler import ADDRESS
 from llmlab.remote import TracedHandle
-from tests.engines.vllm_serving import served
+from tests.engines.vllm_serving import ON_CPU, running, served
+from tests.local_servers import free_port
 
 pytestmark = [pytest.mark.soak, pytest.mark.timeout(900)]  # each worker takes half a minute to start
 SCRIPT = Path(__file__).resolve().parents[2] / "deploy" / "ray" / "two_nodes.py"
@@ -42,36 +39,6 @@ def _secret(monkeypatch: pytest.MonkeyPatch) -> None:
     if (lack := missing("vllm")) is not None:
         pytest.skip(lack)
     monkeypatch.setenv(TOKEN, SECRET)
-
-
-def free_port() -> int:
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        return int(free.getsockname()[1])
-
-
-def environment(trace: str) -> dict[str, str]:
-    return {
-        "OMP_NUM_THREADS": "1", "GOMP_SPINCOUNT": "1000", "TORCH_COMPILE_DISABLE": "1", "HF_HUB_OFFLINE": "1",
-        "VLLM_CPU_OMP_THREADS_BIND": "nobind", "VLLM_NO_USAGE_STATS": "1", ADDRESS: trace,
-    }  # fmt: skip
-
-
-@contextmanager
-def running(command: Sequence[str], log: Path, settings: dict[str, str]) -> Iterator[subprocess.Popen[bytes]]:
-    with open(log, "wb") as output:
-        started = subprocess.Popen(
-            command, env={**os.environ, **settings}, stdout=output, stderr=subprocess.STDOUT, start_new_session=True
-        )
-    try:
-        yield started
-    finally:
-        started.terminate()
-        try:
-            started.wait(90)
-        except subprocess.TimeoutExpired:
-            os.killpg(started.pid, signal.SIGKILL)
-            started.wait()
 
 
 def wait_for_words(started: subprocess.Popen[bytes], log: Path) -> list[str]:
@@ -119,7 +86,7 @@ def answers_and_is_seen(shell: InteractiveShell, url: str, address: str) -> None
 def test_two_workers_on_one_node(shell: InteractiveShell, tmp_path: Path, way: Sequence[str], names: Sequence[str]):
     trace, model = f"http://127.0.0.1:{free_port()}", models.get("smollm2-135m").hf_dir
     flags = [*FLAGS, *way]
-    with served(model, tmp_path / "log", flags, environment=environment(trace), start_s=500) as url:
+    with served(model, tmp_path / "log", flags, environment={**ON_CPU, ADDRESS: trace}, start_s=500) as url:
         assert workers_below(psutil.Process()) == names
         answers_and_is_seen(shell, url, trace)
     assert "llmlab: error" not in (tmp_path / "log").read_text()
@@ -131,7 +98,7 @@ def test_two_nodes_without_ray(shell: InteractiveShell, tmp_path: Path):
     flags = [*FLAGS, "--tensor-parallel-size", "2", "--nnodes", "2", "--master-port", str(free_port())]
     command = [sys.executable, "-m", "llmlab.engines.vllm_command", "serve", str(model), *flags]
     command += ["--node-rank", "1", "--headless"]
-    settings = {**environment(trace), "VLLM_HOST_IP": "127.0.0.1"}
+    settings = {**ON_CPU, ADDRESS: trace, "VLLM_HOST_IP": "127.0.0.1", "VLLM_LOGGING_LEVEL": "INFO"}
     with (
         running(command, tmp_path / "second", settings) as second,
         served(model, tmp_path / "first", flags, environment=settings, start_s=500) as url,

@@ -93,28 +93,27 @@ def _with_lists(told: Any) -> Any:
     return [_with_lists(one) for one in told] if isinstance(told, list | tuple) else told
 
 
+def told_forgetting(name: str, trace: Trace) -> Story:
+    """The story of a trace in which each step is told without what is remembered as `name` of the one before."""
+    story = Story(trace.header)
+    for request in trace.request_records:
+        story.add_request(request)
+    for step in trace.step_records:
+        setattr(story, name, type(getattr(story, name))())
+        story.add_step(step)
+    story.tell_end(trace.incidents)
+    return story
+
+
 @pytest.mark.parametrize("make", list(recorded()))
 def test_a_sentence_that_holds_again_is_the_one_that_the_step_would_get_alone(make):
-    trace = make()
-    story, apart = Story.of(trace), Story(trace.header)
-    for request in trace.request_records:
-        apart.add_request(request)
-    for step in trace.step_records:
-        apart._said_of = ()
-        apart.add_step(step)
-    apart.tell_end(trace.incidents)
+    story, apart = Story.of(make()), told_forgetting("_said_of", make())
     assert [record["say"] for record in story.steps] == [record["say"] for record in apart.steps]
 
 
 @pytest.mark.parametrize("make", list(recorded()))
 def test_who_goes_on_is_the_same_whether_or_not_the_step_before_tells_it(make):
-    trace = make()
-    story, apart = Story.of(trace), Story(trace.header)
-    for request in trace.request_records:
-        apart.add_request(request)
-    for step in trace.step_records:
-        apart._expected = []
-        apart.add_step(step)
+    story, apart = Story.of(make()), told_forgetting("_expected", make())
     assert [(record["d"], record["r"]) for record in story.steps] == [(s["d"], s["r"]) for s in apart.steps]
 
 

@@ -153,13 +153,11 @@ class Notebook:
 
     def start_cell(self, index: int) -> None:
         """Run one cell, without waiting for it."""
-        self._activate(index)
-        self._command("notebook:run-cell", wait=False)
+        self._command("notebook:run-cell", cell=index, wait=False)
 
     def run_cell(self, index: int) -> None:
         """Run one cell, and wait until it is done."""
-        self._activate(index)
-        self._command("notebook:run-cell")
+        self._command("notebook:run-cell", cell=index)
 
     def interrupt(self) -> None:
         """The square in the toolbar."""
@@ -178,11 +176,11 @@ class Notebook:
         self._command("docmanager:save")
         return nbformat.read(self._server.root / self._name, as_version=4)
 
-    def _activate(self, index: int) -> None:
-        self.page.evaluate("i => { jupyterapp.shell.currentWidget.content.activeCellIndex = i }", index)
-
-    def _command(self, name: str, wait: bool = True) -> None:
-        if wait:
-            self.page.evaluate("async c => { await jupyterapp.commands.execute(c) }", name)
-        else:
-            self.page.evaluate("c => { jupyterapp.commands.execute(c) }", name)
+    def _command(self, name: str, *, cell: int | None = None, wait: bool = True) -> None:
+        # In one go: an output that takes the focus back in between would make its own cell the active one.
+        script = (
+            "([command, cell, wait]) => { const notebook = jupyterapp.shell.currentWidget.content; "
+            "if (cell !== null) notebook.activeCellIndex = cell; "
+            "const done = jupyterapp.commands.execute(command).then(() => {}); return wait ? done : undefined; }"
+        )
+        self.page.evaluate(script, [name, cell, wait])

@@ -95,7 +95,8 @@ for name in "ab":
     opened.start_cell(1)
     output = opened.output(1)
     expect(columns(output)).to_have_count(2, timeout=30_000)
-    expect(columns(output).nth(1).locator(".llmlab-compare-text")).not_to_be_empty(timeout=30_000)
+    for column in columns(output).all():
+        expect(column.locator(".llmlab-compare-text")).not_to_be_empty(timeout=30_000)
     output.get_by_role("button", name="Stop a", exact=True).click()
     expect(columns(output).first.locator(".llmlab-compare-end")).to_have_text("stopped", timeout=10_000)
     second = columns(output).nth(1)

@@ -75,8 +75,7 @@ def live(page: Lab, path: Path) -> tuple[list[Series], list[Bound]]:
         news, keys = list(wire.news), list(wire.keys)
         notebook.run_cell(3)
     gaps = [b - a for a, b in pairwise(taken["frames"])]
-    seconds = (taken["frames"][-1] - taken["frames"][0]) / 1000
-    drawn = round(len(taken["draws"]) / seconds, 1)
+    drawn = round((len(taken["draws"]) - 1) / (taken["draws"][-1] - taken["draws"][0]) * 1000, 1)
     cost = {name: spent[True][name] - spent[False][name] for name in spent[True]}
     named = "100,000 blocks"
     series = [

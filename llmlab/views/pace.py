@@ -11,6 +11,7 @@ import os
 import time
 
 PERIOD_S, MAX_PERIOD_S = 0.05, 0.25
+NUM_CAUGHT_UP = 2  # looks that came late are caught up on in half the time; more of them are left out
 # It takes no more than these shares of the machine, or it looks less often. An engine on the same CPUs is slowed by
 # twice what is taken from it.
 MAX_SHARE, MAX_SHARE_OF_ENGINE = 0.05 * (os.cpu_count() or 1), 0.005 * (os.cpu_count() or 1)
@@ -31,8 +32,8 @@ class Pace:
         self._add(time.thread_time() - self._started_s)
         self._due_s += period_s(self._mean_s, is_beside=is_beside)
         now_s = time.monotonic()
-        self._due_s = max(self._due_s, now_s - PERIOD_S)  # who was late once is early once
-        time.sleep(max(0.0, self._due_s - now_s))
+        self._due_s = max(self._due_s, now_s - NUM_CAUGHT_UP * PERIOD_S)
+        time.sleep(max(PERIOD_S / 2, self._due_s - now_s))
         self._started_s = time.thread_time()
 
     def _add(self, look_s: float) -> None:

@@ -28,7 +28,7 @@ class Served:
         self.server, self.handle = server, server.handle
         self.url, self.token = server.url, server.token
         self.http = httpx.Client(
-            base_url=self.url, headers={"Authorization": f"Bearer {self.token}"}, timeout=60, verify=False
+            base_url=self.url, headers={"Authorization": f"Bearer {self.token}"}, timeout=180, verify=False
         )
 
     def chat(self, text: str, **fields: Any) -> httpx.Response:

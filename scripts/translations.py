@@ -64,6 +64,7 @@ def _of_lab(lab_id: str) -> Iterator[str]:
     yield from text_cells(without_solutions((lab.folder / "lab.py").read_text(encoding="utf-8")))
     for question in lab.questions:
         yield from _of_question(question)
+    yield from (figure.name for figure in lab.figures)
     yield from _of_code(lab.folder / "checks.py")
 
 

@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from llmlab.engines.base import SamplingParams
-from llmlab.labs.description import Check, CheckFailed, Lab, Names, Prediction, Question
+from llmlab.labs.description import Check, CheckFailed, Figure, Lab, Names, Prediction, Question
 from llmlab.labs.pictures_bars import bars_of, bars_picture
 from llmlab.labs.reflection import reflection_question
 from llmlab.language import tr
@@ -651,6 +651,23 @@ def count_loops(run: Any) -> int:
     return sum(find_loop(result.token_ids) is not None for result in run.results)
 
 
+def loops(run: Any) -> list[tuple[int, int]]:
+    """Where each begins, and its length."""
+    return [loop for result in run.results if (loop := find_loop(result.token_ids)) is not None]
+
+
+def shown_of(found: Any) -> list[float]:
+    """What a chi-square prints."""
+    return [found.value, found.dof, found.limit, found.num_outside]
+
+
+def first_apart(comparison: Any) -> int:
+    """From which token on two texts differ, counted from 1."""
+    [texts] = comparison.results
+    pairs = zip(*(result.token_ids for result in texts), strict=False)
+    return next(i for i, (a, b) in enumerate(pairs, 1) if a != b)
+
+
 SAMPLER = ("Sampler",)
 LAB = Lab(
     title="Lab 1: tokens and sampling",
@@ -771,5 +788,15 @@ LAB = Lab(
             ),
         ),
         reflection_question("Q7", "one seed, two texts", "what top-p keeps"),
+    ),
+    figures=(
+        Figure("your logprob in Q3 and those of engines", "q3_mine", float),
+        Figure("your logprob in Q3 and those of engines", "q3_other", lambda result: result.logprobs[0]),
+        Figure("the tokens that survive in llama.cpp's usual order", "q4_usual", int),
+        Figure("chi-square of your draws, its degrees of freedom and its limit", "q5", shown_of),
+        Figure("chi-square of your draws against llama.cpp's usual order", "q5_usual", shown_of),
+        Figure("chi-square of the two other samplers", "q5_others", lambda some: [shown_of(found) for found in some]),
+        Figure("where a loop begins, and its length", "q6", loops),
+        Figure("the token from which on the two texts of Q7 differ", "q7", first_apart),
     ),
 )

@@ -32,6 +32,26 @@ from llmlab.engines.base import SamplingParams
 from llmlab.parity.draws import chi_square
 from llmlab.quality.loops import find_loop
 
+# %% [markdown]
+# **No engine on this computer?** All code is written and checked as on any other, and your predictions are held against
+# runs of this notebook that were recorded. Pass over the cells that need an engine, and type a line of these where the
+# lab fills that variable:
+#
+# ```python
+# q1 = [one.num_prompt_tokens for one in llmlab.labs.recorded("q1").results]
+# q2 = llmlab.labs.recorded("q2").results[0].tokens
+# q3 = llmlab.labs.recorded("q3").results[0]
+# q3_mine = logprob(llmlab.labs.recorded("q3_logits"), q3.token_ids[0])
+# logits = llmlab.labs.recorded("q4_logits")
+# q4 = int(np.count_nonzero(Sampler().probs(logits, SamplingParams(0.7, 40, 0.95, 0.05))))
+# hot = SamplingParams(temperature=1.5, top_p=0.9, min_p=0.02)
+# q5 = chi_square(llmlab.labs.recorded("q5_draws"), Sampler().probs(logits, hot))
+# q5_usual = chi_square(llmlab.labs.recorded("q5_draws_usual"), Sampler().probs(logits, hot))
+# q6 = llmlab.labs.recorded("q6")
+# ```
+#
+# The 2,000 draws are those of llama.cpp's own sampler, in the order of this lab and in its usual one.
+
 # %%
 # %llm load smollm2-135m -e llamacpp -q F16 --ctx 1024 --as ours
 
@@ -236,9 +256,8 @@ def usual_order(logits: np.ndarray, params: SamplingParams) -> np.ndarray:
 
 
 # %%
-print(
-    "tokens that survive:", q4, "in this order,", np.count_nonzero(usual_order(logits, params) > 1e-9), "in the other"
-)
+q4_usual = np.count_nonzero(usual_order(logits, params) > 1e-9)
+print("tokens that survive:", q4, "in this order,", q4_usual, "in the other")
 
 # %% [markdown]
 # ## Q5 Draw
@@ -268,8 +287,9 @@ print(q5)
 # The same draws, held against llama.cpp's usual order. Would chi-square have told you that the orders differ?
 
 # %%
-print(chi_square([one.token_ids[0] for one in run.results], usual_order(logits, SamplingParams(**hot))))
+q5_usual = chi_square([one.token_ids[0] for one in run.results], usual_order(logits, SamplingParams(**hot)))
 mine.unload()
+print(q5_usual)
 
 # %% [markdown]
 # And two samplers that you did not write: llama.cpp's own chain, which llmlab builds in the order of this lab, and
@@ -279,9 +299,11 @@ mine.unload()
 other = llmlab.load("smollm2-135m", engine="vllm", name="other", ctx=512)
 
 # %%
+q5_others = []
 for engine in (ours, other):
     drawn = engine.batch([question] * 400, max_tokens=1, **hot).wait()
-    print(engine.engine, chi_square([one.token_ids[0] for one in drawn], expected))
+    q5_others.append(chi_square([one.token_ids[0] for one in drawn], expected))
+    print(engine.engine, q5_others[-1])
 
 # %% [markdown]
 # Both logprobs of Q3 once more, from vLLM. Neither knows of a temperature: logprobs are those of the model, before
@@ -330,7 +352,8 @@ looped = [prompt for prompt, one in zip(prompts, q6.results, strict=True) if fin
 # Both engines, one prompt, temperature 0.8, one seed:
 
 # %%
-llmlab.compare("Name a colour.", engines=[ours, other], temperature=0.8, seed=1, max_tokens=24)
+q7 = llmlab.compare("Name a colour.", engines=[ours, other], temperature=0.8, seed=1, max_tokens=24)
+llmlab.side_by_side(q7)
 
 # %% [markdown]
 # Two answers, each at least 15 words and with a number from your own runs: **1** Same model, same parameters, same
@@ -340,9 +363,9 @@ llmlab.compare("Name a colour.", engines=[ours, other], temperature=0.8, seed=1,
 # %%
 # BEGIN SOLUTION -> reflection = ["", ""]
 reflection = [
-    "The seed 1 starts another random generator in each engine, and logits differ in the last bits, so that the same "
-    "distribution is drawn from with other numbers.",
-    "It keeps 90 % of the probability, which was 3 of 49,152 tokens here; and cutting before the temperature kept more "
+    "The seed starts another random generator in each engine, and logits differ in the last bits: both draw among the "
+    "same 5 tokens that survived in Q4, but with other random numbers.",
+    "It keeps 90 % of the probability, which was 5 of 49,152 tokens here; and cutting before the temperature kept more "
     "tokens than cutting after it.",
 ]
 # END SOLUTION

@@ -70,8 +70,8 @@ def usual_order(logits: np.ndarray, params: SamplingParams) -> np.ndarray:
 
 
 reflection = [
-    "The seed 1 starts another random generator in each engine, and logits differ in the last bits, so that the same "
-    "distribution is drawn from with other numbers.",
-    "It keeps 90 % of the probability, which was 3 of 49,152 tokens here; and cutting before the temperature kept more "
+    "The seed starts another random generator in each engine, and logits differ in the last bits: both draw among the "
+    "same 5 tokens that survived in Q4, but with other random numbers.",
+    "It keeps 90 % of the probability, which was 5 of 49,152 tokens here; and cutting before the temperature kept more "
     "tokens than cutting after it.",
 ]

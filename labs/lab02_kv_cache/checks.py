@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from llmlab.labs.description import Check, CheckFailed, Lab, Names, Prediction, Question
+from llmlab.labs.description import Check, CheckFailed, Figure, Lab, Names, Prediction, Question
 from llmlab.labs.pictures_bars import bars_of, bars_picture
 from llmlab.labs.pictures_weights import weights_picture
 from llmlab.labs.reflection import reflection_question
@@ -601,20 +601,41 @@ def additive(names: Names, seed: int) -> None:
 
 def times_the_flops(pair: Any) -> float:
     """Without a cache to with one."""
+    cached, uncached = (sum(step.extra["flops"] for step in steps) for steps in steps_of(pair))
+    return round(uncached / cached, 1)
+
+
+def steps_of(pair: Any) -> list[list[Any]]:
+    """With a cache, without."""
     cached, uncached = pair
-    steps = [step for run in uncached for step in run.trace.step_records]
-    return round(sum(s.extra["flops"] for s in steps) / sum(s.extra["flops"] for s in cached.trace.step_records), 1)
+    return [cached.trace.step_records, [step for run in uncached for step in run.trace.step_records]]
+
+
+def seconds(pair: Any) -> list[float]:
+    return [sum(step.forward_s for step in steps) for steps in steps_of(pair)]
+
+
+def times_by_the_clock(pair: Any) -> float:
+    with_s, without_s = seconds(pair)
+    return without_s / with_s
+
+
+def gflops(pair: Any) -> list[tuple[float, float]]:
+    """And a second."""
+    flops = [sum(step.extra["flops"] for step in steps) / 1e9 for steps in steps_of(pair)]
+    return [(count, count / took_s) for count, took_s in zip(flops, seconds(pair), strict=True)]
+
+
+def rates_and_ratio(rates: Any) -> list[float]:
+    return [*rates.values(), rates[16] / rates[1]]
 
 
 def clock_says_less(names: Names) -> str:
     if "q1" not in names:
         return tr("run the cells that fill `q1`, and check again.")
-    cached, uncached = names["q1"]
-    steps = [step for run in uncached for step in run.trace.step_records]
-    ratio = sum(step.forward_s for step in steps) / sum(step.forward_s for step in cached.trace.step_records)
     return tr(
         "by the clock {ratio:.1f} times as long, for {times:.1f} times the operations.",
-        ratio=ratio,
+        ratio=times_by_the_clock(names["q1"]),
         times=times_the_flops(names["q1"]),
     )
 
@@ -757,6 +778,7 @@ LAB = Lab(
                 "q3",
                 bytes_of_200_tokens,
                 "200 tokens x 30 layers x (key + value) x 3 KV heads x 64 numbers x 2 bytes = 200 x 23,040.",
+                "bytes",
             ),
             observe=cache_in_a_real_run,
         ),
@@ -778,6 +800,7 @@ LAB = Lab(
                 "q4",
                 tuple,
                 "2 x 30 x 3 x 64 x 2 bytes; and 2 x 32 x 8 x 128 x 2 = 131,072 bytes for each of 8,192: 1 GiB.",
+                "bytes",
             ),
             observe=formula_fits,
         ),
@@ -802,5 +825,12 @@ LAB = Lab(
             ),
         ),
         reflection_question("Q6", "faster memory", "why batching helps"),
+    ),
+    figures=(
+        Figure("the seconds with a cache and without", "q1", seconds, "s"),
+        Figure("how many times as long it took by the clock", "q1", times_by_the_clock),
+        Figure("the GFLOP with a cache and without, in all and a second", "q1", gflops),
+        Figure("the bytes a token that engines take", "q4_measured", lambda rows: [row[1] for row in rows], "bytes"),
+        Figure("tokens a second alone and in a batch of 16, and their ratio", "rates", rates_and_ratio),
     ),
 )

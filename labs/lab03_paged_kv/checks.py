@@ -8,10 +8,11 @@ from collections.abc import Sequence
 from typing import Any, Protocol
 
 from llmlab.errors import NoFreeBlocks
-from llmlab.labs.description import Check, CheckFailed, Lab, Names, Prediction, Question
+from llmlab.labs.description import Check, CheckFailed, Figure, Lab, Names, Prediction, Question
 from llmlab.labs.pictures import Blocks, blocks_picture
 from llmlab.labs.reflection import reflection_question
 from llmlab.language import tr
+from llmlab.metrics import num_preemptions
 from llmlab.scheduling.block_pool_checks import CheckedPool
 from llmlab.scheduling.contracts import BlockCopy, BlockPool
 
@@ -419,8 +420,27 @@ PAGED_MISTAKES = {
 # ---- what runs in the notebook show
 
 
+# Of a block, as the notebook compares them.
+SIZES = (1, 4, 16, 32, 128, 512)
+
+
 def held_at_the_end(run: Any) -> int:
     return sum(len(blocks) for step in run.trace.step_records for blocks in step.kv.allocated.values())
+
+
+def unused(lens: Any) -> list[float]:
+    """Share of the slots of each block size of the lab."""
+    return [1 - sum(lens) / (size * held) for size, held in zip(SIZES, entries(lens), strict=True)]
+
+
+def entries(lens: Any) -> list[int]:
+    """In block tables, with each block size of the lab."""
+    return [sum(blocks_for(length, size) for length in lens) for size in SIZES]
+
+
+def cells_shown(run: Any) -> list[tuple[int, int]]:
+    """In use, and those that attention ran over, in the steps that the notebook shows."""
+    return [(step.kv.num_used, step.kv.num_attended) for step in run.trace.step_records[::8]]
 
 
 def all_came_back(names: Names) -> str:
@@ -556,5 +576,12 @@ LAB = Lab(
             ),
         ),
         reflection_question("Q7", "what paging gains", "what cells waste"),
+    ),
+    figures=(
+        Figure("the blocks that eight requests took from your pool", "q3", held_at_the_end),
+        Figure("how often a request lost its blocks in Q5", "q5", lambda run: num_preemptions(run.trace)),
+        Figure("the unused share of blocks of each size", "lens", unused, "share"),
+        Figure("the entries in block tables", "lens", entries),
+        Figure("the cells in use, and those that attention ran over", "cells", cells_shown),
     ),
 )

@@ -30,6 +30,16 @@ from llmlab.errors import NoFreeBlocks
 from llmlab.scheduling.contracts import BlockCopy
 
 # %% [markdown]
+# **No engine on this computer?** All code is written and checked as on any other, and your predictions are held against
+# runs of this notebook that were recorded. Pass over the cells that need an engine, and type a line of these where the
+# lab fills that variable:
+#
+# ```python
+# q1 = llmlab.labs.recorded("q1")
+# cells = llmlab.labs.recorded("cells")
+# ```
+
+# %% [markdown]
 # ## Q1 Look at a run
 #
 # The request below has 37 prompt tokens and makes 40 new ones; a block holds the KV of 16 tokens. **How many blocks

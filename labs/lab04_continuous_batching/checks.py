@@ -10,11 +10,18 @@ from typing import Any, NamedTuple
 from unittest.mock import patch
 
 from llmlab.errors import BrokenContract, PlanRefused
-from llmlab.labs.description import Check, CheckFailed, Lab, Names, Prediction, Question
+from llmlab.labs.description import Check, CheckFailed, Figure, Lab, Names, Prediction, Question
 from llmlab.labs.pictures_timeline import Column, timeline_picture
 from llmlab.labs.reflection import reflection_question
 from llmlab.labs.serving import CellCount, Job, Serving
-from llmlab.metrics import empty_seats, longest_gap, num_preemptions, recomputed_tokens, steps_to_first_token
+from llmlab.metrics import (
+    empty_seats,
+    longest_gap,
+    num_preemptions,
+    recomputed_tokens,
+    steps_to_first_token,
+    throughput_tps,
+)
 from llmlab.scheduling.contracts import Policy, RequestView, SchedulerState
 from llmlab.scheduling.plan_check import check_plan, check_victim
 from llmlab.scheduling.policies import ChunkedPrefill, Fcfs, StaticBatching
@@ -601,6 +608,17 @@ def waits(traces: Any) -> str:
     )
 
 
+def gap_s(trace: Any) -> float | None:
+    gap = longest_gap(trace)
+    return gap.gap_s if gap else None
+
+
+def waits_of_users(traces: Any) -> list[float]:
+    return [mean_ttft_steps(trace, user) for trace in traces for user in "ab"]
+
+
+RUNS = ("q1", "q2", "q3", "q4")
+
 LAB = Lab(
     title="Lab 4: continuous batching",
     minutes=90,
@@ -615,6 +633,7 @@ LAB = Lab(
                 "q1",
                 empty_share,
                 "a seat stays empty from the end of its request to the end of the longest one in the batch.",
+                "share",
             ),
         ),
         Question(
@@ -714,9 +733,22 @@ LAB = Lab(
                 "q6",
                 share_of_wait,
                 "b enters as soon as a has had as much; a pays for it with later first tokens of its own.",
+                "share",
             ),
             observe=sound("q6", waits),
         ),
         reflection_question("Q7", "which policy for a chat", "which for a nightly batch"),
+    ),
+    figures=(
+        *(Figure("the steps of a run", run, lambda trace: len(trace.step_records)) for run in RUNS),
+        *(Figure("tokens a second of a run", run, throughput_tps) for run in RUNS),
+        *(Figure("the longest gap of a run, in tokens or in ms", run, gap_tokens) for run in (*RUNS, "recorded")),
+        *(Figure("the longest gap of a run, in tokens or in ms", run, gap_s, "s") for run in (*RUNS, "recorded")),
+        *(Figure("the mean number of steps to the first token", run, mean_ttft_steps) for run in RUNS),
+        *(
+            Figure("the share of seats that stayed empty while others waited", run, empty_share, "share")
+            for run in RUNS
+        ),
+        Figure("the steps that each user waits for first tokens", "q6", waits_of_users),
     ),
 )

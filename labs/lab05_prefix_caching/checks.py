@@ -11,11 +11,11 @@ from contextlib import suppress
 from typing import Any, NoReturn, Protocol
 
 from llmlab.errors import BrokenContract, NoFreeBlocks
-from llmlab.labs.description import Check, CheckFailed, Lab, Names, Prediction, Question
+from llmlab.labs.description import Check, CheckFailed, Figure, Lab, Names, Prediction, Question
 from llmlab.labs.pictures_cache import Cache, cache_picture
 from llmlab.labs.reflection import reflection_question
 from llmlab.labs.serving import Job, Serving
-from llmlab.metrics import steps_to_first_token
+from llmlab.metrics import prefix_hit_rate, steps_to_first_token
 from llmlab.scheduling.block_pool import PagedPool
 from llmlab.scheduling.block_pool_checks import CheckedPool
 from llmlab.scheduling.policies import ChunkedPrefill
@@ -565,6 +565,19 @@ def hits_in_a_real_run(names: Names) -> str:
     )
 
 
+def found_and_computed(trace: Any) -> list[int]:
+    return [num_hits(trace), prefill_tokens(trace)]
+
+
+def found_by_the_rest(runs: Any) -> list[int]:
+    _, rest = runs
+    return found_and_computed(rest.trace)
+
+
+def of_each(figure: Callable[[Any], float]) -> Callable[[Any], list[float]]:
+    return lambda traces: [figure(trace) for trace in traces]
+
+
 def right_or_wrong(after: Any) -> str:
     return "right" if after.is_right else "wrong"
 
@@ -695,5 +708,14 @@ LAB = Lab(
             observe=answers_are_equal,
         ),
         reflection_question("Q7", "what a hit saves", "what a tenant could learn"),
+    ),
+    figures=(
+        Figure("the tokens of prefill without a cache and with one", "q1", of_each(prefill_tokens)),
+        Figure("the time to the first token without a cache and with one", "q1", of_each(mean_ttft_s), "s"),
+        Figure("the tokens that vLLM found", "q1_vllm", of_each(num_hits)),
+        Figure("the time to the first token in vLLM", "q1_vllm", of_each(mean_ttft_s), "s"),
+        Figure("the share of prompt tokens found in the recorded run", "recorded", prefix_hit_rate, "share"),
+        Figure("the tokens that later requests found in your pool and computed", "q3", found_and_computed),
+        Figure("the tokens that seven users found in your pool and computed", "q6", found_by_the_rest),
     ),
 )

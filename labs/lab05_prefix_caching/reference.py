@@ -137,6 +137,6 @@ class RepairedPool(EagerPool):
 reflection = [
     "A hit saves prefill work and memory: 7 users found 32 tokens each, so the first token comes sooner; a decode "
     "step costs what it did before, and at least 1 token of the prompt is always computed.",
-    "Whether somebody has asked the same prompt before: a first token after a tenth of the time is a hit on 300 "
-    "tokens. With a salt for each tenant only his own prompts can hit.",
+    "Whether somebody has asked the same prompt before: a first token that comes much sooner says that 80 tokens were "
+    "computed and not 2,480. With a salt for each tenant only his own prompts can hit.",
 ]

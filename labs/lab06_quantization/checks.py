@@ -16,7 +16,7 @@ from typing import Any
 import numpy as np
 
 from llmlab.errors import ModelError
-from llmlab.labs.description import Check, CheckFailed, Lab, Names, Prediction, Question
+from llmlab.labs.description import Check, CheckFailed, Figure, Lab, Names, Prediction, Question
 from llmlab.labs.pictures_codes import codes_picture
 from llmlab.labs.reflection import reflection_question
 from llmlab.models.quantize import BLOCK_SIZE, QUANTIZERS, Bytes, Floats, Quantizer, ggml_bytes
@@ -466,6 +466,11 @@ def files_are_equal(names: Names) -> str:
     return " ".join(f"0 of the {total:,} bytes of {name} differ." for name, (_, total) in names["q3"].items())
 
 
+def column(number: int) -> Callable[[Any], list[float]]:
+    """Of the table of measured files."""
+    return lambda rows: [row[number] for row in rows.values()]
+
+
 LAB = Lab(
     title="Lab 6: quantization",
     minutes=85,
@@ -480,6 +485,7 @@ LAB = Lab(
                 "q1",
                 int,
                 "each block has a scale (4.5 bits a weight), and the embedding, a fifth of the weights, stays in Q8_0.",
+                "MB",
             ),
         ),
         Question(
@@ -531,6 +537,7 @@ LAB = Lab(
                 tuple,
                 "half a step of 1/127 is 0.39 %; with Q4_0 the side opposite the largest weight lacks its last level, "
                 "up to a whole step of 1/8.",
+                "%",
             ),
         ),
         Question(
@@ -551,6 +558,7 @@ LAB = Lab(
                 "q5",
                 int,
                 "a block of 32 codes carries a scale of 2 bytes: 8.5 bits a weight.",
+                "MB",
             ),
         ),
         Question(
@@ -575,5 +583,19 @@ LAB = Lab(
             ),
         ),
         reflection_question("Q8", "which file", "a bug?"),
+    ),
+    figures=(
+        Figure(
+            "the bytes of the files that you compared",
+            "q3",
+            lambda files: [total for _, total in files.values()],
+            "bytes",
+        ),
+        Figure("the MB of a file", "rows", column(0), "MB"),
+        Figure("the MB of a file", "sizes", dict, "MB"),
+        Figure("a perplexity", "rows", column(1)),
+        Figure("a perplexity", "perplexities", dict),
+        Figure("tokens a second of a file", "rows", column(2)),
+        Figure("how many of eight answers are the same in a batch", "q8", dict),
     ),
 )

@@ -7,6 +7,7 @@
     llmlab.labs.hint("Q2")              the next hint
     llmlab.labs.report()                one HTML page of all that
     llmlab.labs.play(engine, requests)  serve requests that arrive at given steps
+    llmlab.labs.recorded("q1")          a run of the notebook, recorded: for who has no engine
 
 The labs themselves are folders labs/labNN_name/ beside this package; `%llm lab` has the same verbs. Names are loaded on
 first use: the process that checks a question imports this package, too.
@@ -16,7 +17,7 @@ from importlib import import_module
 from typing import Any
 
 _EXPORTS = {"list": "finding:labs"} | {name: f"work:{name}" for name in ("start", "predict", "check", "hint", "report")}
-_EXPORTS |= {"play": "arrivals:play", "after_interrupt": "arrivals:after_interrupt"}
+_EXPORTS |= {"play": "arrivals:play", "after_interrupt": "arrivals:after_interrupt", "recorded": "recordings:recorded"}
 
 
 def __getattr__(name: str) -> Any:

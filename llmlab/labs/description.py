@@ -50,6 +50,20 @@ class Prediction:
     variable: str
     truth: Callable[[Any], object]
     because: str
+    # Of the truth, where it has one: see figures.py.
+    unit: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Figure:
+    """Numbers of a student's own run that a reflection may name, beside the truths of predictions."""
+
+    name: str
+    # The variable of the notebook, and the number, or numbers, in it.
+    variable: str
+    of: Callable[[Any], object]
+    # "ms", "%", "MB" ...: see figures.py.
+    unit: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -79,6 +93,7 @@ class Lab:
     questions: tuple[Question, ...]
     # Modules that have the answer: what a student wrote may not import them.
     forbidden: tuple[str, ...] = ()
+    figures: tuple[Figure, ...] = ()
     folder: Path = Path()
 
     @property

@@ -23,12 +23,14 @@ from llmlab.engines.threads import default_threads
 from llmlab.errors import LlmlabError
 from llmlab.labs.description import Lab
 from llmlab.labs.exported import has_hidden_checks, hidden_checks_missing
+from llmlab.labs.figures import recorded_figures
 from llmlab.labs.files import used_by_checks
 from llmlab.labs.finding import all_labs, find_lab
 from llmlab.labs.graded_page import page
 from llmlab.labs.handed_in import HandedIn, read
 from llmlab.labs.judging import Judge
 from llmlab.labs.record import SUFFIX, Record
+from llmlab.labs.reflection import to_be_read
 from llmlab.labs.report_page import predicted_in_time
 from llmlab.labs.results import Results
 from llmlab.labs.scores import score_for
@@ -111,7 +113,8 @@ def _checked(lab: Lab, handin: Handin, seed: int) -> tuple[Graded, Results, str]
     """What was found, and the source that was checked."""
     code = HandedIn() if handin.file is None else read(handin.file)
     source, twice = code.source_for(sorted({name for question in lab.questions for name in question.needs}))
-    judge = Judge(lab, seed=seed, with_hidden=True)
+    figures = [] if handin.record is None else recorded_figures(Record(handin.record))
+    judge = Judge(lab, seed=seed, with_hidden=True, figures=figures)
     results = judge.source(source) if source.strip() else judge.names({}, lab.questions)
     earned = {q.question_id: sum(check.earned for check in results.of(q.question_id)) for q in lab.questions}
     predicted, about_record = _predicted(lab, handin.record)
@@ -124,7 +127,13 @@ def _checked(lab: Lab, handin: Handin, seed: int) -> tuple[Graded, Results, str]
         "predictions": round(score.predictions, 2),
         "reflection": score.reflection,
         "code": round(score.raw, 2),
-        "notes": [*handin.notes, *code.notes, *twice, *about_record],
+        "notes": [
+            *handin.notes,
+            *code.notes,
+            *twice,
+            *about_record,
+            *to_be_read(results, lab.questions, figures),
+        ],
         "checks": [{"question": c.question_id, **c.values(), "earned": c.earned} for c in results.checks],
         "output": results.output,
     }

@@ -26,6 +26,7 @@ from llmlab.errors import PartFailed
 from llmlab.labs.description import Check, CheckFailed, Lab, Names, Picture, Question
 from llmlab.labs.finding import load_lab
 from llmlab.labs.order import MEMORY_BYTES, MEMORY_TEXT, Order, missing_text, selected
+from llmlab.labs.reflection import FIGURES
 from llmlab.labs.sentences import say
 from llmlab.labs.submission import Submission, forbidden_base, from_source
 
@@ -60,7 +61,7 @@ def judged(order: Order) -> Iterator[dict[str, Any]]:
     """Name, reason ("": passed) and picture of each check, in this very process and without limits."""
     lab = load_lab(order.folder)
     question = lab.question(order.question_id)
-    names = _load(lab, question, order.submission)
+    names = _load(lab, question, order)
     for check in selected(question, order.with_hidden):
         reason, picture = names if isinstance(names, tuple) else _judged(lab, question, check, names, order)
         yield {"name": check.name, "reason": reason, "picture": picture}
@@ -91,14 +92,14 @@ def _limit_memory() -> None:
         resource.setrlimit(resource.RLIMIT_AS, (used + MEMORY_BYTES, used + MEMORY_BYTES))
 
 
-def _load(lab: Lab, question: Question, submission: Submission) -> dict[str, Any] | tuple[str, None]:
+def _load(lab: Lab, question: Question, order: Order) -> dict[str, Any] | tuple[str, None]:
     """What the student defined; or the reason why nothing can be checked."""
     names: dict[str, Any] = {}
 
     def load() -> None:
-        names.update(submission.names())
+        names.update(order.submission.names())
 
-    reason, _ = _outcome(load, question.question_id, submission)
+    reason, _ = _outcome(load, question.question_id, order.submission)
     if reason:
         return say("not_loaded", error=reason), None
     missing = [name for name in question.needs if name not in names]
@@ -107,7 +108,7 @@ def _load(lab: Lab, question: Question, submission: Submission) -> dict[str, Any
     for name in question.needs:
         if module := forbidden_base(names[name], lab.forbidden):
             return say("forbidden", module=module, question=question.question_id), None
-    return names
+    return {**names, FIGURES: order.figures}
 
 
 def _judged(lab: Lab, question: Question, check: Check, names: Names, order: Order) -> tuple[str, Picture | None]:

@@ -23,6 +23,7 @@ from typing import Any
 import psutil
 
 from llmlab.labs.description import Lab, Question
+from llmlab.labs.figures import Own
 from llmlab.labs.order import MEMORY_BYTES, MEMORY_TEXT, Order, missing_text, selected
 from llmlab.labs.results import CheckResult, Results
 from llmlab.labs.sentences import say
@@ -40,8 +41,9 @@ _FRAME = re.compile(r'File "(?P<file>[^"]*)", line (?P<line>\d+) in (?P<function
 class Judge:
     """Checks the questions of one submission."""
 
-    def __init__(self, lab: Lab, *, seed: int = 0, with_hidden: bool = False) -> None:
-        self._lab, self._seed, self._with_hidden = lab, seed, with_hidden
+    def __init__(self, lab: Lab, *, seed: int = 0, with_hidden: bool = False, figures: Sequence[Own] = ()) -> None:
+        """`figures`: of the student's own runs, as far as they are known."""
+        self._lab, self._seed, self._with_hidden, self._figures = lab, seed, with_hidden, tuple(figures)
         self._left_s = SUBMISSION_S
         self.output = ""
 
@@ -81,7 +83,7 @@ class Judge:
             return []
         if module := forbidden_import(submission, self._lab.forbidden):
             return self._all_fail(question, say("forbidden", module=module, question=question.question_id))
-        order = Order(self._lab.folder, question.question_id, submission, self._seed, self._with_hidden)
+        order = Order(self._lab.folder, question.question_id, submission, self._seed, self._with_hidden, self._figures)
         process = _Process(order, self._left_s)
         process.run()
         self._left_s -= process.took_s

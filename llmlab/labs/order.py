@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from llmlab.labs.description import Check, Question
+from llmlab.labs.figures import Own
 from llmlab.labs.sentences import say
 from llmlab.labs.submission import Submission
 
@@ -20,6 +21,8 @@ class Order:
     submission: Submission
     seed: int
     with_hidden: bool
+    # Of the student's runs, for his reflection.
+    figures: tuple[Own, ...] = ()
 
 
 def selected(question: Question, with_hidden: bool) -> list[Check]:

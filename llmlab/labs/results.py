@@ -87,7 +87,7 @@ class Results:
         points = say("points", earned=self.earned, points=self.points)
         title = say("results_title", lab=tr(self.lab_title), points=points) if self.checks else ""
         names = columns("results_columns") if self.checks else ()
-        return Card(title, names, tuple(self._rows()), tuple(self._all_notes()), max_width=220)
+        return Card(title, names, tuple(self._rows()), tuple(self._all_notes()), max_width=600)
 
     def _rows(self) -> Iterable[tuple[object, ...]]:
         for check in self.checks:

@@ -23,6 +23,8 @@ SENTENCES = {
     "predict_first": "{question}: predict before you look: {asks} Type `%llm lab predict {question} VALUE`.",
     "run_first": "{question}: run the cell that fills `{variable}` first: the truth comes from your own run.",
     "revealed": "{question}: you: {value}, your run: {truth}, because {because}",
+    "revealed_reported": "{question}: you: {value}, the recorded run: {truth} (reported), because {because}",
+    "observed_reported": "{question}: {text} This is reported: the run was recorded on another computer.",
     # ---- checking
     "not_written": "{question} is not written yet.",
     "missing": "{question} needs {names}: run the cell that defines {them}.",
@@ -37,6 +39,7 @@ SENTENCES = {
     "raised": "{error}{where}",
     "where": " in {function}(), line {line}{code}",
     "not_run": "not checked: {question} had ended before.",
+    "to_be_read": "{question}: no figures of a run came with these answers, so any number counts: they are to be read.",
     "fix_first": "{reason}. Fix {question} first: {cause}",
     # ---- hints
     "no_hints": "{question} has no hints. Those that have: {known}.",

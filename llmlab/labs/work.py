@@ -14,9 +14,12 @@ from typing import Any
 from llmlab.errors import LlmlabError, unknown
 from llmlab.labs import master
 from llmlab.labs.description import CheckFailed, Lab, Prediction, Question
+from llmlab.labs.figures import keep_figures, own_figures
 from llmlab.labs.finding import all_labs, find_lab
 from llmlab.labs.judging import Judge
 from llmlab.labs.record import SUFFIX, Event, Record, shown_time
+from llmlab.labs.recordings import recorded_elsewhere
+from llmlab.labs.reflection import to_be_read
 from llmlab.labs.results import Results, Said
 from llmlab.labs.sentences import say
 from llmlab.language import tr
@@ -115,11 +118,13 @@ def check(question: str | None = None, *, names: Mapping[str, Any] | None = None
     work = current_work()
     asked = [work.question(question)] if question is not None else list(work.lab.questions)
     mine = _names(names)
-    results = Judge(work.lab, seed=seed).names(mine, asked)
+    figures = keep_figures(work.record, own_figures(work.lab, mine))
+    results = Judge(work.lab, seed=seed, figures=figures).names(mine, asked)
     for one in asked:
         if found := results.of(one.question_id):
             work.record.add("check", question=one.question_id, checks=[result.values() for result in found])
     notes = [note for one in asked for note in _notes(work, one, results, mine, is_alone=question is not None)]
+    notes += to_be_read(results, asked, figures)
     return Results(results.lab_title, results.checks, tuple(notes), results.hidden_points, results.output)
 
 
@@ -168,8 +173,12 @@ def _notes(
         if is_alone or note.is_revealed:
             notes.append(note.text)
     if question.observe is not None and is_right:
+        variable = "" if question.prediction is None else question.prediction.variable
         try:
-            notes.append(f"{question.question_id}: {question.observe(names)}")
+            text = question.observe(names)
+            is_reported = recorded_elsewhere(names.get(variable))
+            values = {"question": question.question_id, "text": text}
+            notes.append(say("observed_reported", **values) if is_reported else f"{question.question_id}: {text}")
         except CheckFailed as error:
             notes.append(f"{question.question_id}: {error}")
     return notes
@@ -192,8 +201,9 @@ def _reveal(record: Record, question_id: str, prediction: Prediction, names: Map
     record.add("reveal", question=question_id, truth=truth, number=len(made))
     value = _counted(made)["value"]
     sign = "✓" if is_close(value, truth) else "≠"
+    key = "revealed_reported" if recorded_elsewhere(names[prediction.variable]) else "revealed"
     return _Note(
-        f"{sign} " + say("revealed", question=question_id, value=value, truth=truth, because=tr(prediction.because)),
+        f"{sign} " + say(key, question=question_id, value=value, truth=truth, because=tr(prediction.because)),
         True,
     )
 

@@ -40,11 +40,14 @@ def test_good_wrong_hanging_crashing_and_damaged_submissions_are_all_scored_alik
 ):
     (handed_in / "Ann Lee").mkdir()
     (handed_in / "Ann Lee" / "lab99_small.ipynb").write_text(notebook_text("%load_ext llmlab", GOOD))
-    Record(handed_in / "Ann Lee" / "lab99_small.record.jsonl").add("predict", question="Q1", value=1, has_run=False)
+    record = Record(handed_in / "Ann Lee" / "lab99_small.record.jsonl")
+    record.add("predict", question="Q1", value=1, has_run=False)
+    record.add("figures", figures=[["Q1", 5, ""]])
     (handed_in / "wrong.py").write_text(WRONG)
     (handed_in / "hangs.py").write_text(f"{GOOD}\ndef one():\n    while True: pass\n")
     (handed_in / "bomb.py").write_text(f"{GOOD}\ndef one():\n    x = [0]\n    while True: x += x\n")
     (handed_in / "crash.py").write_text(f"{GOOD}\ndef one():\n    import os\n    os.abort()\n")
+    Record(handed_in / "crash.record.jsonl").add("figures", figures=[["Q1", 41, ""]])
     cut = with_large_output(notebook_text("print(1)", GOOD, "print(2)"), 100_000)
     (handed_in / "cut.ipynb").write_text(cut[:-200])
     (handed_in / "cut.record.jsonl").write_bytes(b'7\n{"event": "predict"}\n\xff\n')
@@ -55,11 +58,13 @@ def test_good_wrong_hanging_crashing_and_damaged_submissions_are_all_scored_alik
     cli.main(arguments)
     rows = rows_of(table)
     assert {student: float(row["score"]) for student, row in rows.items()} == {
-        "'=nothing": 0, "Ann Lee": 98, "bomb": 47, "crash": 47, "cut": 92, "essay": 0, "hangs": 47, "wrong": 47,
+        "'=nothing": 0, "Ann Lee": 98, "bomb": 47, "crash": 45, "cut": 92, "essay": 0, "hangs": 47, "wrong": 47,
     }  # fmt: skip
     assert rows["Ann Lee"]["predictions of 6"] == "6.0" and rows["Ann Lee"]["notes"] == ""
     assert rows["wrong"]["Q2 why"] == "is two: two() is 3" and rows["wrong"]["Q1 of 30"] == "30"
     assert "Q1 was stopped after 3 s: an endless loop in one()" in rows["hangs"]["Q1 why"]
+    assert "answer 1 names 5, and no figure of your own runs" in rows["crash"]["Q4 why"]
+    assert "Q4: no figures of a run came with these answers" in rows["wrong"]["notes"]
     assert "more than 1 GiB of memory" in rows["bomb"]["Q1 why"] and "SIGABRT" in rows["crash"]["Q1 why"]
     assert "is damaged" in rows["cut"]["notes"] and "cut.record.jsonl cannot be read" in rows["cut"]["notes"]
     assert "No notebook was found in =nothing" in rows["'=nothing"]["notes"]

@@ -10,7 +10,6 @@ from __future__ import annotations
 import threading
 from collections import deque
 from collections.abc import Collection, Iterable, Sequence
-from operator import attrgetter
 from typing import Literal, NamedTuple
 
 import msgspec
@@ -27,8 +26,6 @@ MAX_SNAPSHOTS = 32
 NUM_DECODED = 32
 # Folding costs more per call than per step.
 FOLD_SHARE = 8
-
-_request_id = attrgetter("request_id")
 
 
 class News(NamedTuple):
@@ -210,7 +207,7 @@ def _alive_ids(steps: Iterable[Step]) -> set[str]:
     """Requests that run or wait in these steps."""
     ids: set[str] = set()
     for step in steps:
-        ids.update(map(_request_id, step.scheduled))
+        ids.update([share.request_id for share in step.scheduled])
         ids.update(step.waiting, step.preempted)
     return ids
 

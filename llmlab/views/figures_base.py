@@ -54,7 +54,8 @@ class KvFigures:
         for request_id in step.finished:
             self._leave(request_id)
             self._end(request_id)
-        self._num_hit += sum(step.prefix_hits.values())
+        if step.prefix_hits:
+            self._num_hit += sum(step.prefix_hits.values())
         figures = self._of(step.kv)
         figures["running"] = len(self.running)
         figures["hits"] = self._num_hit if self._has_prefix_cache else None
@@ -85,7 +86,7 @@ class KvFigures:
             self._num_tokens += now
             ahead[request_id] = now - self.num_steps
         if len(ahead) > len(step.scheduled):
-            for request_id in ahead.keys() - {row.request_id for row in step.scheduled}:
+            for request_id in set(ahead).difference([row.request_id for row in step.scheduled]):
                 ahead[request_id] -= 1
 
     def _forget(self, request_id: str) -> None:

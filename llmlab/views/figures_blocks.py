@@ -5,7 +5,7 @@ This file must not know cells: figures_cells.py is its twin.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 
 from llmlab.trace import BlockDelta, Header, KvDelta, ScheduledRequest, Step
 from llmlab.views.figures_base import Figures, KvFigures
@@ -20,11 +20,11 @@ class BlockFigures(KvFigures):
         super().__init__(header)
         self._block_size = header.block_size
         self.tables: dict[str, list[int]] = {}  # request id -> blocks, in logical order
-        self._ref_counts: dict[int, int] = {}  # block -> tables that hold it, held blocks only
         self._num_entries = 0  # of all tables
-        self._num_shared = 0
+        self._held: set[int] = set()
+        self._num_holders: dict[int, int] = {}  # block -> tables that hold it, of those that several hold
         self.cached: set[int] = set()
-        self._num_cached_held = 0
+        self._kept: set[int] = set()  # cached, and nobody holds it
         # Shared blocks that some holder has not filled. Blocks with a hash are full, so vLLM has none.
         self._unfilled: set[int] = set()
         # Holders when the trace begins: only their first share tells how many tokens they have.
@@ -55,19 +55,13 @@ class BlockFigures(KvFigures):
             return
         for request_id, blocks in delta.freed.items():
             self._free(request_id, blocks)
-        is_held = self._ref_counts.__contains__
-        evicted = self.cached.intersection(delta.evicted)
-        self._num_cached_held -= sum(map(is_held, evicted))
-        self.cached -= evicted
-        shared: list[tuple[int, str, int]] = []
-        for request_id, blocks in delta.allocated.items():
-            if len(blocks) == 1 and not is_held(blocks[0]):  # as mostly, for many requests in each step
-                self._append(request_id, blocks[0])
-            else:
-                shared += self._allocate(request_id, blocks)
-        cached = set(delta.cached) - self.cached
-        self._num_cached_held += sum(map(is_held, cached))
-        self.cached |= cached
+        if delta.evicted:
+            self.cached.difference_update(delta.evicted)
+            self._kept.difference_update(delta.evicted)
+        shared = self._allocate(delta) if delta.allocated else []
+        if delta.cached:
+            self.cached.update(delta.cached)
+            self._kept.update(set(delta.cached) - self._held)
         self.has_groups = self.has_groups or bool(delta.groups)
         for block, request_id, logical in shared:
             if block not in self.cached or self._fill(request_id, logical) < (self._block_size or 0):
@@ -77,58 +71,53 @@ class BlockFigures(KvFigures):
                 self._forget(request_id)
 
     def _free(self, request_id: str, blocks: Iterable[int]) -> None:
-        gone, kept = set(blocks), []
-        table = self.tables.pop(request_id, [])
-        if not self._num_shared and gone.issuperset(table):  # all of them, and nobody else holds one
-            self._num_entries -= len(table)
-            self._num_cached_held -= len(gone & self.cached)
-            for block in table:
-                del self._ref_counts[block]
-            self._unknown.discard(request_id)
-            return
-        for block in table:
-            if block not in gone:
-                kept.append(block)
-                continue
-            self._num_entries -= 1
-            left = self._ref_counts[block] - 1
-            self._num_shared -= left == 1
-            if left:
-                self._ref_counts[block] = left
-            else:
-                del self._ref_counts[block]
-                self._num_cached_held -= block in self.cached
+        gone, table = set(blocks), self.tables.pop(request_id, [])
+        kept = [] if gone.issuperset(table) else [block for block in table if block not in gone]
+        left = [block for block in table if block in gone] if kept else table
+        self._num_entries -= len(left)
+        if self._num_holders:
+            left = self._free_shared(left)
+        self._held.difference_update(left)
+        self._kept.update(self.cached.intersection(left))
         if kept:
             self.tables[request_id] = kept
         else:
             self._unknown.discard(request_id)
 
-    def _append(self, request_id: str, block: int) -> None:
-        """One more block for a request, which nobody holds."""
-        self.tables.setdefault(request_id, []).append(block)
-        self._ref_counts[block] = 1
-        self._num_entries += 1
-        self._num_cached_held += block in self.cached
-
-    def _allocate(self, request_id: str, blocks: Sequence[int]) -> Iterable[tuple[int, str, int]]:
-        """Yields the blocks that others hold too, with the place in this table."""
-        table, new = self.tables.setdefault(request_id, []), set(blocks)
-        if len(new) == len(blocks) and self._ref_counts.keys().isdisjoint(new):  # nobody holds one of them
-            self._ref_counts.update(dict.fromkeys(blocks, 1))
-            self._num_entries += len(new)
-            self._num_cached_held += len(new & self.cached)
-            table += blocks
-            return
+    def _free_shared(self, blocks: Iterable[int]) -> list[int]:
+        """One holder less for each of these blocks; those that nobody holds any more."""
+        left = []
         for block in blocks:
-            before = self._ref_counts.get(block, 0)
-            self._ref_counts[block] = before + 1
-            self._num_entries += 1
-            self._num_shared += before == 1
-            if before:
-                yield block, request_id, len(table)
-            else:
-                self._num_cached_held += block in self.cached
-            table.append(block)
+            num_holders = self._num_holders.pop(block, 1) - 1
+            if num_holders > 1:
+                self._num_holders[block] = num_holders
+            elif not num_holders:
+                left.append(block)
+        return left
+
+    def _allocate(self, delta: BlockDelta) -> list[tuple[int, str, int]]:
+        """The blocks that others hold too, each with a request that got it and the place in its table."""
+        shared: list[tuple[int, str, int]] = []
+        new = [block for blocks in delta.allocated.values() for block in blocks]
+        held = set(new)
+        is_apart = len(held) == len(new) and self._held.isdisjoint(held)  # nobody holds one of them, as mostly
+        for request_id, blocks in delta.allocated.items():
+            table = self.tables.setdefault(request_id, [])
+            if not is_apart:
+                shared += self._share(request_id, blocks, len(table))
+            table += blocks
+        self._num_entries += len(new)
+        self._held |= held
+        self._kept -= held
+        return shared
+
+    def _share(self, request_id: str, blocks: Iterable[int], first: int) -> Iterator[tuple[int, str, int]]:
+        """One holder more for each of these blocks, which are in a table from the place `first` on."""
+        for place, block in enumerate(blocks, start=first):
+            if block in self._held:
+                self._num_holders[block] = self._num_holders.get(block, 1) + 1
+                yield block, request_id, place
+            self._held.add(block)
 
     def _fill(self, request_id: str, logical: int) -> int:
         """Tokens that a request has in a block of its table."""
@@ -138,12 +127,11 @@ class BlockFigures(KvFigures):
     def _of(self, delta: KvDelta | None) -> Figures:
         if not isinstance(delta, BlockDelta):
             return dict.fromkeys(_NAMES)
-        num_held, size = len(self._ref_counts), self._block_size
-        num_cached = len(self.cached) - self._num_cached_held
+        num_held, num_cached, size = len(self._held), len(self._kept), self._block_size
         tokens = self._written(num_held)
         return {
             "held": num_held,
-            "shared": self._num_shared,
+            "shared": len(self._num_holders),
             "cached": num_cached,
             "free": delta.num_blocks - num_held - num_cached,
             "tokens": tokens,

@@ -6,14 +6,14 @@ This file must not know widgets, pages or engines; what is peculiar to cells is 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
-from itertools import chain, islice
+from itertools import islice
 from typing import Any
 
 from llmlab.trace import CellDelta, Incident, Step
 from llmlab.views.narration_base import Events
 from llmlab.views.narration_blocks import BlockTeller
 from llmlab.views.narration_cells import CellTeller
-from llmlab.views.phrases import Phrase, joined, plain
+from llmlab.views.phrases import Clause, Phrase, plain, spaced
 
 MAX_CLAUSES = 3
 
@@ -23,13 +23,15 @@ def narrate(step: Step, events: Events, name: Callable[[int], str], head: Mappin
     kind = CellTeller if isinstance(step.kv, CellDelta) else BlockTeller
     teller = kind(step, events, name, head)
     is_plain = not (events.rows or events.preempted or events.finished)  # requests go on, as in most steps
-    told = chain(teller.evicted(), teller.decode(), teller.waiting()) if is_plain else _all(teller)
-    clauses: list[Phrase] = list(islice(told, MAX_CLAUSES))
+    if is_plain:
+        clauses: list[Clause] = [*teller.evicted(), *teller.decode(), *teller.waiting()]
+    else:
+        clauses = list(islice(_all(teller), MAX_CLAUSES))
     clauses += teller.budget()
-    return joined(part for i, clause in enumerate(clauses) for part in ((" ", clause) if i else (clause,)))
+    return spaced(clauses)
 
 
-def _all(teller: BlockTeller | CellTeller) -> Iterator[Phrase]:
+def _all(teller: BlockTeller | CellTeller) -> Iterator[Clause]:
     """In the order of what matters most."""
     yield from teller.preempted()
     yield from teller.returning()

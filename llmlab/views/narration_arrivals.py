@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 
 from llmlab.views.narration_base import Events
-from llmlab.views.phrases import MAX_NAMES, Phrase, bold, count, joined, one_or_many, plain
+from llmlab.views.phrases import MAX_NAMES, Phrase, bold, count, joined, one_or_many, plain, spaced
 
 _ENDS = {"stop": "ends (stop)", "length": "ends (length)", "error": "fails"}
 
@@ -25,7 +25,7 @@ def narrate_arrivals(came: Sequence[Sequence[int]], events: Events, name: Callab
         clauses.append(joined([bold(name(request)), f" {verb}: {count(num_output, 'token')}."]))
     if (more := len(events.finished) - MAX_NAMES) > 0:
         clauses.append(plain(f"{more} more {one_or_many(more, 'ends', 'end')}."))
-    return joined(part for i, clause in enumerate(clauses) for part in ((" ", clause) if i else (clause,)))
+    return spaced(clauses)
 
 
 def _arrived(came: Sequence[Sequence[int]], name: Callable[[int], str]) -> Phrase:

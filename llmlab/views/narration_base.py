@@ -6,12 +6,26 @@ This file must not know widgets, pages or engines.
 from __future__ import annotations
 
 from collections.abc import Callable, Container, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
 from typing import Any, ClassVar
+
+import msgspec
 
 from llmlab.trace import ScheduledRequest, Step
 from llmlab.views.figures_base import num_rejected
-from llmlab.views.phrases import MAX_NAMES, Phrase, bold, count, joined, listed, number, one_or_many, plain, who
+from llmlab.views.phrases import (
+    MAX_NAMES,
+    Clause,
+    Phrase,
+    bold,
+    count,
+    joined,
+    listed,
+    number,
+    one_or_many,
+    plain,
+    used,
+    who,
+)
 
 MAX_PREFILLS = 4  # more are counted, not listed
 MAX_RETURNS = 2  # more are told in one sentence
@@ -19,20 +33,19 @@ Rows = Sequence[tuple[int, ScheduledRequest]]
 Ended = tuple[int, str, str]  # request, its id, reason
 
 
-@dataclass(slots=True)
-class Events:
+class Events(msgspec.Struct):
     """What a step did to requests, which are told by their index."""
 
     tokens: list[int]  # computed in this step: prefill, decode, recompute
     rows: list[tuple[int, ScheduledRequest]]  # shares of all but those in going_on
     going_on: Sequence[int] = ()  # compute one token more, as in the last step: often hundreds
-    preempted: list[list[int]] = field(default_factory=list)  # [request, blocks or cells it held, tokens it had]
-    finished: list[list[Any]] = field(default_factory=list)  # [request, reason, tokens that came out of it in all]
-    hits: list[list[int]] = field(default_factory=list)  # [request, tokens found in the prefix cache]
+    preempted: list[list[int]] = []  # [request, blocks or cells it held, tokens it had]
+    finished: list[list[Any]] = []  # [request, reason, tokens that came out of it in all]
+    hits: list[list[int]] = []  # [request, tokens found in the prefix cache]
     # The first that waits: [request, tokens it needs room for, or None when there is no telling].
     first_waiting: tuple[int, int | None] | None = None
     # Cells that nobody holds any more, by the request that let go of them last.
-    emptied: dict[int, int] = field(default_factory=dict)
+    emptied: dict[int, int] = {}
 
 
 class Teller:
@@ -43,18 +56,17 @@ class Teller:
 
     def __init__(self, step: Step, events: Events, name: Callable[[int], str], head: Mapping[str, Any]) -> None:
         self.step, self.events, self.name, self.head = step, events, name, head
-        self.hits: dict[int, int] = {pair[0]: pair[1] for pair in events.hits}
+        self.hits: dict[int, int] = dict(events.hits)  # type: ignore[arg-type]
         self.budget_tokens: int | None = step.token_budget or head["token_budget"]
 
     def who(self, requests: Sequence[int]) -> Phrase:
         return who(requests, self.name, self.noun)
 
-    def budget(self) -> Iterator[Phrase]:
+    def budget(self) -> Iterator[Clause]:
         if self.budget_tokens:
-            used = number(self.step.num_scheduled_tokens)
-            yield plain(f"{used} of {count(self.budget_tokens, 'budget token')} used.")
+            yield used(self.step.num_scheduled_tokens, self.budget_tokens)
 
-    def preempted(self) -> Iterator[Phrase]:
+    def preempted(self) -> Iterator[Clause]:
         lost = self.events.preempted
         if not lost:
             return
@@ -72,7 +84,7 @@ class Teller:
             ]
         )
 
-    def returning(self) -> Iterator[Phrase]:
+    def returning(self) -> Iterator[Clause]:
         """Those that were preempted, and have their place again."""
         if not (self.events.tokens[2] or self.hits):
             return
@@ -87,7 +99,7 @@ class Teller:
             verb = one_or_many(len(going_on), "recomputes", "recompute")
             yield joined([self.who([request for request, _ in going_on]), f" {verb} {tokens} more."])
 
-    def prefill(self) -> Iterator[Phrase]:
+    def prefill(self) -> Iterator[Clause]:
         if not self.events.tokens[0]:
             return
         rows = self.prefilling()
@@ -95,7 +107,7 @@ class Teller:
             sizes = {row.num_tokens for _, row in rows}
             tokens = count(sum(row.num_tokens for _, row in rows), "token")
             each = f"{count(min(sizes), 'token')} each" if len(sizes) == 1 else f"{tokens} together"
-            yield plain(f"{count(len(rows), self.noun)} prefill {each}.")
+            yield f"{count(len(rows), self.noun)} prefill {each}."
         elif rows:
             yield joined(["Prefill: ", listed([self._chunk(request, row) for request, row in rows]), "."])
 
@@ -111,7 +123,7 @@ class Teller:
         pairs = zip(self.step.finished, self.events.finished, strict=True)
         return [(request, name, reason) for name, (request, reason, _) in pairs if reason in ("stop", "length")]
 
-    def ended(self, done: Sequence[Ended], rest: str) -> Iterator[Phrase]:
+    def ended(self, done: Sequence[Ended], rest: str) -> Iterator[Clause]:
         """ "r0 and r1 finish (length)", and the rest of the sentence."""
         if not done:
             return
@@ -127,7 +139,7 @@ class Teller:
             numbers = ", ".join(f"{sum(each == reason for _, _, each in done)} {reason}" for reason in reasons)
             yield joined([names, f" finish ({numbers}){rest}."])
 
-    def broken_off(self, freed: Container[str], aftermath: str) -> Iterator[Phrase]:
+    def broken_off(self, freed: Container[str], aftermath: str) -> Iterator[Clause]:
         """Requests that somebody or something ended; those that freed KV in this step have an aftermath."""
         for request_id, (request, reason, num_output) in zip(self.step.finished, self.events.finished, strict=True):
             if reason not in ("stop", "length"):
@@ -136,7 +148,7 @@ class Teller:
                 after = aftermath if request_id in freed else ""
                 yield joined([bold(self.name(request)), f" {verb} {when}{after}."])
 
-    def drafts(self) -> Iterator[Phrase]:
+    def drafts(self) -> Iterator[Clause]:
         rows = [(request, row) for request, row in self.events.rows if row.num_draft_tokens]
         if not rows:
             return
@@ -147,12 +159,12 @@ class Teller:
         who_drafts = self.who([request for request, _ in rows])
         yield joined([who_drafts, f" {verb} {count(drafted, 'token')}, {are} accepted{self.handed_out(rows)}."])
 
-    def waiting(self) -> Iterator[Phrase]:
+    def waiting(self) -> Iterator[Clause]:
         num_waiting, first = self.step.num_waiting, self.events.first_waiting
         if not num_waiting:
             return
         limit = self.head["max_num_seqs"]
-        reason: str | Phrase = ""
+        reason: Clause = ""
         if limit and max(self.step.num_running, len(self.step.scheduled)) >= limit:
             reason = f": the running limit of {number(limit)} is reached"
         elif self.budget_tokens and self.step.num_scheduled_tokens >= self.budget_tokens:

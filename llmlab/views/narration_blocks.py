@@ -5,11 +5,12 @@ This file must not know cells: narration_cells.py is its twin.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from typing import Any
 
-from llmlab.trace import BlockDelta, ScheduledRequest
-from llmlab.views.narration_base import Rows, Teller
-from llmlab.views.phrases import Phrase, bold, count, ids, joined, number, one_or_many, plain
+from llmlab.trace import BlockDelta, ScheduledRequest, Step
+from llmlab.views.narration_base import Events, Rows, Teller
+from llmlab.views.phrases import Clause, bold, count, ids, joined, number, one_or_many
 
 MAX_BLOCKS = 4  # more are counted, not listed
 
@@ -17,11 +18,11 @@ MAX_BLOCKS = 4  # more are counted, not listed
 class BlockTeller(Teller):
     memory = "block"
 
-    @property
-    def delta(self) -> BlockDelta | None:
-        return self.step.kv if isinstance(self.step.kv, BlockDelta) else None
+    def __init__(self, step: Step, events: Events, name: Callable[[int], str], head: Mapping[str, Any]) -> None:
+        super().__init__(step, events, name, head)
+        self.delta = step.kv if isinstance(step.kv, BlockDelta) else None
 
-    def admitted(self) -> Iterator[Phrase]:
+    def admitted(self) -> Iterator[Clause]:
         """Those whose first tokens the prefix cache had."""
         hits = self.hits
         new = [(r, row) for r, row in self.events.rows if r in hits and not self._returns(r, row)] if hits else []
@@ -40,27 +41,27 @@ class BlockTeller(Teller):
             where = f"{kind} blocks" if self.delta else "the prefix cache"
             yield joined([subject, f" are admitted and find {found} in {where}: nothing to compute for {them}."])
 
-    def evicted(self) -> Iterator[Phrase]:
+    def evicted(self) -> Iterator[Clause]:
         blocks = self.delta.evicted if self.delta else ()
         if len(blocks) > MAX_BLOCKS:
-            yield plain(f"{count(len(blocks), 'cached block')} evicted to make room.")
+            yield f"{count(len(blocks), 'cached block')} evicted to make room."
         elif blocks:
-            yield plain(f"Cached {one_or_many(len(blocks), 'block', 'blocks')} {ids(blocks)} evicted to make room.")
+            yield f"Cached {one_or_many(len(blocks), 'block', 'blocks')} {ids(blocks)} evicted to make room."
 
-    def finished(self) -> Iterator[Phrase]:
+    def finished(self) -> Iterator[Clause]:
         back, cached = "; blocks go back to the queue", ", full ones stay cached"
         rest = (back + (cached if self.head["prefix_caching"] else "")) if self.delta else ""
         yield from self.ended(self.came_to_an_end(), rest)
         yield from self.broken_off(self.delta.freed if self.delta else (), "; its blocks are free")
 
-    def decode(self) -> Iterator[Phrase]:
+    def decode(self) -> Iterator[Clause]:
         requests = [*self.events.going_on, *(request for request, _ in self.decoding())]
         apart = {row.request_id for _, row in self.events.rows if row.phase != "decode" or row.num_draft_tokens}
         handed_out = self._handed_out(lambda request_id: request_id not in apart, len(requests))
         if len(requests) == 1:
             yield joined([bold(self.name(requests[0])), f" decodes one token{handed_out}."])
         elif requests:
-            yield plain(f"{count(len(requests), 'request')} decode one token each{handed_out}.")
+            yield f"{count(len(requests), 'request')} decode one token each{handed_out}."
 
     def handed_out(self, rows: Rows) -> str:
         names = {row.request_id for _, row in rows}

@@ -9,7 +9,7 @@ from collections.abc import Iterator, Sequence
 
 from llmlab.trace import CellDelta, ScheduledRequest
 from llmlab.views.narration_base import Ended, Rows, Teller
-from llmlab.views.phrases import Phrase, bold, count, joined, number, one_or_many, plain
+from llmlab.views.phrases import Clause, Phrase, bold, count, joined, number, one_or_many, plain
 
 MAX_JOINS = 2  # more are told in one sentence
 
@@ -22,7 +22,7 @@ class CellTeller(Teller):
         assert isinstance(self.step.kv, CellDelta)
         return self.step.kv
 
-    def admitted(self) -> Iterator[Phrase]:
+    def admitted(self) -> Iterator[Clause]:
         new = [(r, row) for r, row in self.events.rows if self._joins(r, row)]
         if len(new) > MAX_JOINS:
             num_found, num_own = sum(self.hits.get(r, 0) for r, _ in new), sum(row.num_tokens for _, row in new)
@@ -37,7 +37,7 @@ class CellTeller(Teller):
         rows = super().prefilling()
         return [(request, row) for request, row in rows if not self._joins(request, row)]
 
-    def evicted(self) -> Iterator[Phrase]:
+    def evicted(self) -> Iterator[Clause]:
         """Cells of requests that ended before, and were kept for those with the same beginning."""
         now = {request for request, *_ in (*self.events.finished, *self.events.preempted)}
         now |= {request for request, _ in self.events.rows} | set(self.events.going_on)
@@ -47,7 +47,7 @@ class CellTeller(Teller):
             verb = one_or_many(sum(given_up.values()), "is", "are")
             yield joined([f"{cells} that ", names, f" had left {verb} given up."])
 
-    def finished(self) -> Iterator[Phrase]:
+    def finished(self) -> Iterator[Clause]:
         ended = self.came_to_an_end()
         leaving = [each for each in ended if each[1] in self.delta.freed]
         if leaving:
@@ -56,7 +56,7 @@ class CellTeller(Teller):
         yield from self.ended([each for each in ended if each not in leaving], stay)
         yield from self.broken_off(self.delta.freed, "; its cells are free")
 
-    def decode(self) -> Iterator[Phrase]:
+    def decode(self) -> Iterator[Clause]:
         requests = [*self.events.going_on, *(request for request, _ in self.decoding())]
         if requests:
             one = len(requests) == 1

@@ -12,12 +12,13 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
 
-from llmlab.trace import BlockDelta, CellDelta, Header, Incident, KvDelta, Request, ScheduledRequest, Step, Trace
+from llmlab.trace import BlockDelta, CellDelta, Header, Incident, KvDelta, Request, Step, Trace
 from llmlab.trace.whose import is_other
 from llmlab.views.figures import BlockFigures, figures_for
 from llmlab.views.narration import Events, ended, narrate
 from llmlab.views.narration_arrivals import narrate_arrivals
 from llmlab.views.phrases import Phrase, joined
+from llmlab.views.shares import Rows, Shares, requests_in
 from llmlab.views.story_head import head_of, short_name
 
 PHASES = {"prefill": 0, "decode": 1, "recompute": 2}
@@ -34,24 +35,14 @@ class Story:
         self.steps: list[dict[str, Any]] = []
         self.known: set[str] = set()  # ids of requests whose records have come; of others there is only the name
         self._index: dict[str, int] = {}
-        self._looked_up: list[str] = []  # request ids of the last call of _indexes(), and what it found
-        self._found: list[int] = []
         self._num_output: Counter[int] = Counter()  # index -> tokens that came out
-        # Who went on decoding in the last step: as it scheduled them, in order, and that as ranges.
-        self._scheduled_last: list[int] = []
-        self._going_on: list[int] = []
-        # All that were scheduled in it, and the tokens that each has then; no tokens when not all of them have.
-        self._scheduled: list[int] = []
-        self._expected: list[int] = []
-        self._ranges: list[int] = []
-        # Had drafts in the last step: what was rejected is told by the next share, so it is written out.
-        self._drafted: set[int] = set()
         self._text_bytes = 0
         # The sentence of the last step in which requests only went on, and what it is told of.
         self._said: Phrase = []
         self._said_of: tuple[Any, ...] = ()
         self.others: set[int] = set()  # requests of other clients
         self._figures = figures_for(header)
+        self._shares = Shares(self._indexes, self._figures)
         if header.kv_at_start is not None:
             self.head["start"] = self._kv(header.kv_at_start)
             self._figures.start(header.kv_at_start)
@@ -81,7 +72,7 @@ class Story:
             return
         last, incident = self.steps[-1], incidents[-1]
         words = ended(incident, last["n"])
-        self.head["incident"] = {"kind": incident.incident, "words": words}
+        self.head["incident"] = {"kind": incident.incident, "words": words, "cause": incident.text.rstrip(".")}
         last["say"] = joined([last["say"], " ", words])
 
     def add_request(self, request: Request) -> None:
@@ -101,19 +92,20 @@ class Story:
 
     def add_step(self, step: Step) -> dict[str, Any]:
         """The record of a step; it is kept in `steps` too."""
-        decoding, rows, events = self._rows(step)
-        texts, more_texts = self._texts(step)
-        self._note(step, events)
-        figures = self._figures.after(step, [row for _, row in events.rows])
-        events.emptied = {self._at(r): n for r, n in self._figures.emptied.items()}
+        rows = self._shares.of(step)
+        texts, more_texts = self._texts(step, rows)
+        events = self._events(step, rows)
+        figures = self._figures.after(step, [row for _, row in rows])
+        if self._figures.emptied:
+            events.emptied = {self._at(r): n for r, n in self._figures.emptied.items()}
         record: dict[str, Any] = {
             "n": step.step,
             "t": round(step.t_s, 6),
             "ms": _milliseconds(step),
-            "d": decoding,
-            "r": rows,
+            "d": self._shares.ranges,
+            "r": [[index, PHASES[row.phase], row.num_tokens, row.num_computed_tokens] for index, row in rows],
             "u": events.tokens,
-            "w": [self._index[r] for r in step.waiting if r in self._index],
+            "w": [self._index[r] for r in step.waiting if r in self._index] if step.waiting else [],
             "nw": step.num_waiting,
             "nr": step.num_running,
             "pre": events.preempted,
@@ -128,7 +120,7 @@ class Story:
         if step.kv is not None:
             record["kv"] = self._kv(step.kv)
         if self._text_bytes < MAX_TEXT_BYTES:
-            self._text_bytes += sum(map(len, texts)) + sum(len(str(text)) for text in more_texts[1::2])
+            self._text_bytes += len("".join(texts)) + sum(len(str(text)) for text in more_texts[1::2])
             if texts:
                 record["dx"] = texts  # in the order of "d"
             if more_texts:
@@ -190,105 +182,77 @@ class Story:
             self.requests.append({"name": name, "id": request_id, "prompt": None, "arrival": None, "most": None})
         return index
 
-    def _rows(self, step: Step) -> tuple[list[int], list[list[int]], Events]:
-        """Who goes on decoding as ranges [first, number, ...]; all other shares; and events, with the rows so far.
+    def _indexes(self, request_ids: Sequence[str]) -> list[int]:
+        index_of = self._index
+        try:
+            return [index_of[request_id] for request_id in request_ids]
+        except KeyError:
+            return [self._at(request_id) for request_id in request_ids]
 
-        A share of another kind is [request, phase, tokens, computed before].
-        """
-        # Hot: vLLM runs hundreds of requests. No object is made for a request that goes on, or the garbage collector
-        # looks at the whole process in each step.
-        indexes = self._indexes([row.request_id for row in step.scheduled])
-        computed = [row.num_computed_tokens for row in step.scheduled]
-        ahead, num_steps = self._figures.ahead.get, self._figures.num_steps
-        if indexes == self._scheduled and computed == self._expected and _all_decode(step) and not step.preempted:
-            going_on = indexes
-        else:
-            going_on = [
-                index
-                for index, row in zip(indexes, step.scheduled, strict=True)
-                if row.num_tokens == 1
-                and row.phase == "decode"
-                and ahead(row.request_id) == row.num_computed_tokens - num_steps
-            ]
-        if self._drafted:
-            going_on = [index for index in going_on if index not in self._drafted]
-        rest: list[tuple[int, ScheduledRequest]] = []
-        if len(going_on) < len(indexes):
-            known_on = set(going_on)
-            rest = [(i, row) for i, row in zip(indexes, step.scheduled, strict=True) if i not in known_on]
-        tokens = [0, len(going_on), 0]
-        for index, row in rest:
-            tokens[PHASES[row.phase]] += row.num_tokens
-            self._num_output[index] = row.num_output_tokens
-        others = [[i, PHASES[row.phase], row.num_tokens, row.num_computed_tokens] for i, row in rest]
-        self._drafted = {index for index, row in rest if row.num_draft_tokens}
-        if going_on != self._scheduled_last:
-            self._scheduled_last, self._going_on = going_on, sorted(going_on)
-            self._ranges = _ranges(self._going_on)
-        self._scheduled = indexes
-        is_settled = not (step.finished or step.preempted)  # who ended or lost its place has none of these tokens
-        self._expected = [row.num_computed_tokens + row.num_tokens for row in step.scheduled] if is_settled else []
-        return self._ranges, others, Events(tokens=tokens, rows=rest, going_on=going_on)
-
-    def _indexes(self, request_ids: list[str]) -> list[int]:
-        """Mostly those of the call before: then nothing is looked up."""
-        if request_ids != self._looked_up:
-            index_of = self._index
-            try:
-                self._found = [index_of[request_id] for request_id in request_ids]
-            except KeyError:
-                self._found = [self._at(request_id) for request_id in request_ids]
-            self._looked_up = request_ids
-        return self._found
-
-    def _texts(self, step: Step) -> tuple[list[str], list[int | str]]:
+    def _texts(self, step: Step, rows: Rows) -> tuple[list[str], list[int | str]]:
         """Texts of the tokens that came out; counts them.
 
         The text of each that goes on decoding, in order of the requests, when each has one; [request, text, ...] of
         the rest.
         """
-        indexes = self._indexes([token.request_id for token in step.tokens])
+        indexes = self._shares.indexes([token.request_id for token in step.tokens])
         words = [token.text for token in step.tokens]
+        for index, row in rows:
+            self._num_output[index] = row.num_output_tokens
         self._num_output.update(indexes)
         if self.others:  # what somebody else is answered is not written out
             pairs = zip(indexes, words, strict=True)
             return [], [part for index, text in pairs if index not in self.others for part in (index, text)]
-        if indexes == self._going_on:
+        going_on = self._shares.going_on
+        if indexes == going_on:
             return words, []
+        number = len(going_on)
+        if indexes[:number] == going_on and len(set(indexes)) == len(indexes):  # who came in this step is behind them
+            return words[:number], [
+                part for pair in zip(indexes[number:], words[number:], strict=True) for part in pair
+            ]
         text_of = dict(zip(indexes, words, strict=True))
-        if len(text_of) < len(words) or not text_of.keys() >= set(self._going_on):
+        if len(text_of) < len(words) or not text_of.keys() >= set(going_on):
             return [], [part for pair in zip(indexes, words, strict=True) for part in pair]
-        told = [text_of.pop(index) for index in self._going_on]
+        told = [text_of.pop(index) for index in going_on]
         return told, [part for pair in text_of.items() for part in pair]
 
     def _came(self, step: Step) -> list[list[int]]:
         """[request, tokens that arrived in this step], of an engine whose own steps are not seen."""
         return [[index, n] for index, n in Counter(self._indexes([t.request_id for t in step.tokens])).items()]
 
-    def _note(self, step: Step, events: Events) -> None:
+    def _events(self, step: Step, rows: Rows) -> Events:
         """What happened to requests. To be called before the figures go on, which tell what was before the step."""
-        held, tokens = self._figures.held_by, self._figures.tokens_of
-        # A preempted request may be back in the same step: what it held and had computed before counts.
-        events.preempted = [[self._at(r), held(r), tokens(r)] for r in step.preempted]
+        tokens = [0, len(self._shares.going_on), 0]
+        for _, row in rows:
+            tokens[PHASES[row.phase]] += row.num_tokens
+        events = Events(tokens=tokens, rows=rows, going_on=self._shares.going_on)
+        if step.preempted:
+            held, had = self._figures.held_by, self._figures.tokens_of
+            # It may be back in the same step: what it held and had computed before counts.
+            events.preempted = [[self._at(r), held(r), had(r)] for r in step.preempted]
         for request_id, reason in step.finished.items():
             index = self._at(request_id)
             events.finished.append([index, reason, self._num_output.get(index, 0)])
-        events.hits = [[self._at(r), num_tokens] for r, num_tokens in step.prefix_hits.items()]
-        events.first_waiting = self._first_waiting(step)
+        if step.prefix_hits:
+            events.hits = [[self._at(r), num_tokens] for r, num_tokens in step.prefix_hits.items()]
+        if step.waiting:
+            events.first_waiting = self._first_waiting(step.waiting[0])
+        return events
 
     def _say(self, step: Step, events: Events) -> Phrase:
         """The sentence of a step. That of the step before where the same requests only went on, as in most."""
         happened = events.rows or events.preempted or events.finished or events.emptied or step.num_waiting
         if happened or (isinstance(step.kv, BlockDelta) and (step.kv.allocated or step.kv.evicted)):
             return narrate(step, events, self.name, self.head)
-        told_of = (type(step.kv), self._ranges, step.num_scheduled_tokens, step.token_budget)
+        told_of = (type(step.kv), self._shares.ranges, step.num_scheduled_tokens, step.token_budget)
         if told_of != self._said_of:
             self._said, self._said_of = narrate(step, events, self.name, self.head), told_of
         return self._said
 
-    def _first_waiting(self, step: Step) -> tuple[int, int | None] | None:
+    def _first_waiting(self, request_id: str) -> tuple[int, int | None] | None:
         """The request that is next in line, and the tokens it needs room for."""
-        index = self._index.get(step.waiting[0]) if step.waiting else None
+        index = self._index.get(request_id)
         if index is None:
             return None
         prompt = self.requests[index]["prompt"]
@@ -336,14 +300,6 @@ def no_garbage() -> Iterator[None]:
             gc.enable()
 
 
-def _all_decode(step: Step) -> bool:
-    """Each request of the step decodes one token, and none drafts."""
-    rows, number = step.scheduled, len(step.scheduled)
-    if [row.num_tokens for row in rows].count(1) < number or [row.phase for row in rows].count("decode") < number:
-        return False
-    return [row.num_draft_tokens for row in rows].count(0) == number
-
-
 def _milliseconds(step: Step) -> list[float] | None:
     schedule_s, forward_s, update_s = step.schedule_s, step.forward_s, step.update_s
     if schedule_s is None or forward_s is None or update_s is None:
@@ -351,28 +307,4 @@ def _milliseconds(step: Step) -> list[float] | None:
     return [round(1000 * schedule_s, 3), round(1000 * forward_s, 3), round(1000 * update_s, 3)]
 
 
-def requests_in(ranges: Sequence[int]) -> list[int]:
-    """Who goes on, from the ranges of a record.
-
-    >>> requests_in([0, 3, 5, 1])
-    [0, 1, 2, 5]
-    """
-    return [r for i in range(0, len(ranges), 2) for r in range(ranges[i], ranges[i] + ranges[i + 1])]
-
-
-def _ranges(indexes: Sequence[int]) -> list[int]:
-    """Ascending numbers as [first, how many, first, how many, ...].
-
-    >>> _ranges([0, 1, 2, 5])
-    [0, 3, 5, 1]
-    """
-    found: list[int] = []
-    for index in indexes:
-        if found and index == found[-2] + found[-1]:
-            found[-1] += 1
-        else:
-            found += [index, 1]
-    return found
-
-
-__all__ = ["PHASES", "Story", "head_of", "short_name"]
+__all__ = ["PHASES", "Story", "head_of", "requests_in", "short_name"]

@@ -171,13 +171,24 @@ class StoryView(Placed["View"]):
                 widget.state, widget.note, widget.is_awaited = state, note, is_awaited
 
     def freeze(self) -> None:
-        """The run has ended. In a layout of your own, which has no twin, the widget stays with all of the story."""
-        if self._is_shown or self._widget is None:
+        """The run has ended: the twin takes the place of the widget.
+
+        The widget stays, with all of the story, in a layout of your own, which has no twin, and in front of its twin
+        when the engine died: who sees that wants to look back.
+        """
+        widget = self._widget
+        if widget is None or (self._is_shown and not (self._has_died and widget.place)):
             super().freeze()
         elif (story := self.story) is not None:
             from llmlab.views.widget import opening_of
 
-            self._widget.opening = opening_of(story)  # for a page that is loaded again
+            widget.opening = opening_of(story)  # for a page that is loaded again
+            self._forget_end()
+            self.republish()
+
+    @property
+    def _has_died(self) -> bool:
+        return isinstance(self._told, Live) and self._told.run.died
 
     def left(self) -> None:
         if isinstance(self._told, Live):

@@ -92,7 +92,8 @@ class _Arrivals:
             paper.box(self._at(first_s), middle - 0.75, wide, 1.5, ink.mix(colour, BG, 0.55))
         for at, num_tokens in self._ticks(row):
             high = max(2, (0.82 if num_tokens > 1 else 0.5) * h)
-            paper.box(at - 0.9, middle - high / 2, 1.8, high, colour)
+            # a tick has no outline, and some owners are light
+            paper.box(at - 0.9, middle - high / 2, 1.8, high, ink.edge(colour))
         if row.end is not None:
             self._end(row.end, middle)
 
@@ -137,7 +138,7 @@ class _Arrivals:
             self.paper.text(f"{k * every:.{digits}f}", at, self.bottom + 15, size=11, align="center", colour=INK2)
 
     def _legend(self) -> list[LegendItem]:
-        paper, colour = self.paper, ink.OWNERS[0]
+        paper, colour = self.paper, ink.edge(ink.OWNERS[0])
 
         def broken(x: float, y: float) -> None:
             paper.mark("aborted", x + 5, y + 7)

@@ -195,12 +195,13 @@ class BlocksPicture:
             ]
         else:
             items = [("held, filled from below", 18, partial(_level_sign, paper, colour))]
-        items += [
-            ("shared, ref count", 18, shared),
-            ("cached, free to take", 18, cached),
-            ("free", 18, lambda x, y: paper.dotted_box(x, y + 1, 18, 12, INK3)),
-        ]
-        if self.count <= 64:
+        has_prefixes = self.story.head["prefix_caching"]
+        if has_prefixes:
+            items += [("shared, ref count", 18, shared), ("cached, free to take", 18, cached)]
+        items.append(("free", 18, lambda x, y: paper.dotted_box(x, y + 1, 18, 12, INK3)))
+        if self.story.others:
+            items.append(("of other clients", 12, lambda x, y: paper.box(x, y + 1.5, 12, 12, ink.GREYS[0])))
+        if has_prefixes and self.count <= 64:
             items.append(
                 ("taking this block evicted a cached prefix", 12, lambda x, y: paper.mark("evicted", x + 6, y + 7))
             )

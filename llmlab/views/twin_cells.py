@@ -183,7 +183,9 @@ class CellsPicture:
         right = self.left + self.columns * self.wide
         paper.line([(self.left - 4, y), (right + 4, y)], INK, 1.5)
         words = f"attention reads cells 0–{number(state.attended - 1)}"
-        paper.text(words, right, y + 14, bold=True, align="right", halo=BG)
+        wide = paper.text_width(words, bold=True)
+        paper.box(right - wide - 5, y + 3, wide + 5, 14, BG)  # not on the dots of what is not read
+        paper.text(words, right, y + 14, bold=True, align="right")
 
     def _legend(self) -> list[ink.LegendItem]:
         paper, colour = self.paper, ink.OWNERS[0]
@@ -193,6 +195,9 @@ class CellsPicture:
                 paper.box(x, y + 1 + 4 * i, 24, 4, ink.OWNERS[i])
             paper.box(x, y + 1, 24, 12, None, INK)
 
+        def kept(x: float, y: float) -> None:
+            paper.box(x, y + 1, 24, 12, ink.mix(colour, BG, 0.7), ink.edge(ink.mix(colour, BG, 0.7)), radius=3)
+
         def written(x: float, y: float) -> None:
             paper.box(x, y, 10, 14, colour, radius=2)
             paper.box(x + 3.5, y + 9, 3, 3, BG)
@@ -201,11 +206,17 @@ class CellsPicture:
             paper.box(x, y + 1, 10, 12, None, GHOST)
             paper.line([(x + 1.5, y + 11), (x + 8.5, y + 3)], GHOST)
 
-        return [
+        items: list[ink.LegendItem] = [
             ("run of one sequence", 24, lambda x, y: paper.box(x, y + 1, 24, 12, colour, ink.edge(colour), radius=3)),
             ("shared cells, one band a sequence", 24, shared),
+            ("kept for prefix sharing after its request ended", 24, kept),
             ("written this step", 10, written),
             ("hole: masked, still read", 10, hole),
             ("padding to a multiple of 256", 10, lambda x, y: paper.box(x, y + 1, 10, 12, None, GHOST)),
             ("not read", 8, lambda x, y: paper.box(x + 3, y + 6, 2, 2, GHOST)),
         ]
+        if not self.story.head["prefix_caching"]:
+            items = [item for item in items if item[2] not in (shared, kept)]
+        if self.story.others:
+            items.append(("of other clients", 12, lambda x, y: paper.box(x, y + 1.5, 12, 12, ink.GREYS[0])))
+        return items

@@ -19,7 +19,7 @@ MAX_HEIGHT = 1900
 MAX_COLOURS = 128
 
 BG, SUB, LINE, INK, INK2, INK3 = "#ffffff", "#f5f6f8", "#d5d9e0", "#1b2027", "#4d5663", "#69727f"
-GHOST, WARN, HIT = "#8b94a2", "#b3380b", "#0b6b63"
+GHOST, WARN, HIT = "#868f9d", "#b3380b", "#0b6b63"
 OWNERS = (
     "#405aba", "#ee9e30", "#9a377e", "#94c294", "#3b89c2", "#d4b4fc", "#858c16", "#7d97fb", "#a26676", "#b4e787",
     "#706238", "#b094af",
@@ -92,10 +92,22 @@ def tint(colour: str) -> str:
     return mix(colour, BG, 0.84)
 
 
-def text_on(colour: str) -> str:
+def luminance(colour: str) -> float:
+    """Relative, 0 to 1."""
     linear = [v / 12.92 if v <= 0.04045 else ((v + 0.055) / 1.055) ** 2.4 for v in (c / 255 for c in rgb(colour))]
-    luminance = 0.2126 * linear[0] + 0.7152 * linear[1] + 0.0722 * linear[2]
-    return "#111418" if luminance > 0.19 else "#ffffff"
+    return 0.2126 * linear[0] + 0.7152 * linear[1] + 0.0722 * linear[2]
+
+
+def text_on(colour: str) -> str:
+    """The text colour that can be read on a fill."""
+    return "#000000" if luminance(colour) > 0.179 else "#ffffff"
+
+
+def grey_of(colour: str) -> str:
+    """The grey that is as light as a colour."""
+    light = luminance(colour)
+    value = light * 12.92 if light <= 0.0031308 else 1.055 * light ** (1 / 2.4) - 0.055
+    return "#" + 3 * f"{int(255 * value + 0.5):02x}"
 
 
 @cache

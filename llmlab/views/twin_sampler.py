@@ -11,7 +11,7 @@ from llmlab.views.twin import image_html
 
 WIDTH, MARGIN, PITCH = 1000, 14, 30
 NUM_BARS, NUM_ROWS = 31, 10
-INK, INK2, INK3, GHOST = "#1b2027", "#4d5663", "#69727f", "#8b94a2"
+INK, INK2, INK3, GHOST = "#1b2027", "#4d5663", "#69727f", "#868f9d"
 
 
 class Bar(NamedTuple):

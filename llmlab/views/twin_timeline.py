@@ -5,6 +5,7 @@ This file must not know runs, files or notebooks.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 
 from llmlab.views import twin_paper as ink
@@ -123,18 +124,27 @@ class _Rows(Strips):
         import numpy as np
 
         colours = [BG if name == "none" else ink.PHASES[name] for name in NAMES]
+        greys = [ink.grey_of(c) if code in (PREFILL, GROW, DECODE) else c for code, c in enumerate(colours)]
         columns = int(self.plot)
         codes = np.array([np.frombuffer(row.codes, np.uint8) for row in self.rows[: self.num_shown]])
         rarest = np.maximum.reduceat(codes, [first for _, _, first, _ in self.slots], axis=1)
         of_column = np.zeros((len(codes), columns), np.uint8)
         for slot, (x0, x1, _, _) in enumerate(self.slots):
             of_column[:, int(x0 - self.left) : int(x1 - self.left)] = rarest[:, slot : slot + 1]
-        picture = [colours[code] for code in of_column.ravel().tolist()]
+        # dashed, as the line of a preempted request is in rows of shapes
+        of_column[(of_column == LOST) & (np.arange(columns) % 6 >= 4)] = NONE
+        palettes = [greys if r in self.story.others else colours for r in range(self.num_shown)]
+        picture = [palette[code] for palette, row in zip(palettes, of_column.tolist(), strict=True) for code in row]
         self.paper.pixels(columns, picture, self.left, self.top, 1, self.row_height)
         self.paper.box(self.left - 1, self.top - 1, columns + 2, self.bottom - self.top + 2, None, LINE)
         every = 50 if len(self.rows) >= 200 else 25
-        for r in range(0, self.num_shown, every):
+        others, last_y = self.story.others, -math.inf
+        for r in range(self.num_shown):
             y = self.top + r * self.row_height
+            is_named = r not in others if others else r % every == 0
+            if not is_named or y - last_y < 13:
+                continue
+            last_y = y
             self.paper.text(self.story.name(r), self.left - 6, y + 9, size=11, align="right", colour=INK2)
         if self.num_shown < len(self.rows):
             words = f"{len(self.rows) - self.num_shown} more requests are not shown"
@@ -149,7 +159,9 @@ class _Rows(Strips):
             words = {"grow": "decode, takes a new block", "lost": "waiting after preemption"}
             names = [n for n in NAMES[1:] if is_preempting or n not in ("recompute", "lost")]
             names = [n for n in names if n != "grow" or head["kind"] == "blocks"]
-            return [(words.get(n, n), 18, _swatch(paper, ink.PHASES[n])) for n in names]
+            signs = [(words.get(n, n), 18.0, _swatch(paper, ink.PHASES[n], n == "lost")) for n in names]
+            grey = ink.grey_of(ink.PHASES["decode"])
+            return [*signs, ("of other clients", 18.0, _swatch(paper, grey))] if self.story.others else signs
 
         def prefill(x: float, y: float) -> None:
             paper.box(x, y, 18, 14, ink.tint(colour), ink.edge(colour))
@@ -179,5 +191,9 @@ class _Rows(Strips):
         return items
 
 
-def _swatch(paper: Paper, colour: str) -> Callable[[float, float], None]:
-    return lambda x, y: paper.box(x, y + 1, 18, 12, colour)
+def _swatch(paper: Paper, colour: str, is_dashed: bool = False) -> Callable[[float, float], None]:
+    def draw(x: float, y: float) -> None:
+        for k in range(3) if is_dashed else range(1):
+            paper.box(x + 6 * k, y + 1, 4 if is_dashed else 18, 12, colour)
+
+    return draw

@@ -14,7 +14,7 @@ from typing import Any, NamedTuple
 
 WIDTH, MARGIN = 1000, 14
 MOST_LINES = 40  # of the picture; text and HTML have all
-INK, INK2, INK3, LINE, GHOST = "#1b2027", "#4d5663", "#69727f", "#d5d9e0", "#8b94a2"
+INK, INK2, INK3, LINE, GHOST = "#1b2027", "#4d5663", "#69727f", "#d5d9e0", "#868f9d"
 Token = Mapping[str, Any]
 
 

@@ -139,10 +139,14 @@ class Notebook:
     def __init__(self, page: Page, server: Server, name: str) -> None:
         self.page, self._server, self._name = page, server, name
         server.start_kernel(name)
-        page.goto(server.url(name), wait_until="domcontentloaded")
-        page.wait_for_selector(f"{PANEL} .jp-Notebook .jp-Cell", timeout=60_000)
+        self.reload()
+
+    def reload(self) -> None:
+        """Load the page again, with the kernel that it has."""
+        self.page.goto(self._server.url(self._name), wait_until="domcontentloaded")
+        self.page.wait_for_selector(f"{PANEL} .jp-Notebook .jp-Cell", timeout=60_000)
         # The toolbar says "idle" before there is a kernel, and Run All would open a dialog then.
-        page.evaluate(
+        self.page.evaluate(
             "async () => { const s = jupyterapp.shell.currentWidget.context.sessionContext; "
             "await s.ready; await s.session.kernel.info; }"
         )
@@ -162,6 +166,11 @@ class Notebook:
     def interrupt(self) -> None:
         """The square in the toolbar."""
         self._command("notebook:interrupt-kernel")
+
+    def restart_kernel(self) -> None:
+        """Without asking, as the button in the toolbar would."""
+        script = "jupyterapp.shell.currentWidget.context.sessionContext.session.kernel"
+        self.page.evaluate(f"async () => {{ await {script}.restart(); await {script}.info; }}")
 
     def wait_idle(self) -> None:
         script = f"() => document.querySelector('{PANEL} .jp-Notebook-ExecutionIndicator')?.dataset.status === 'idle'"

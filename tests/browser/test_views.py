@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import json
+import os
 import re
+import signal
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -198,6 +200,61 @@ def test_running_all_cells_twice_leaves_no_widget_and_no_thread_behind(notebook:
     # a widget and its layout, of the run that had ended when it was shown
     assert found == [[0, 2], [0, 2]]
     assert opened.page.evaluate("() => globalThis.llmlabTellings.size") == 1
+
+
+def test_a_kernel_that_dies_in_a_run_is_told_and_the_last_picture_can_be_looked_through(notebook: Open):
+    opened = notebook(
+        "killed.ipynb", FAKE, "import os\nrun = eng.batch(prompts, max_tokens=900)\ndisplay(llmlab.watch(run))",
+        "print(os.getpid())", "run.stop()",
+    )  # fmt: skip
+    run_cells(opened, 0, 1)
+    kernel = printed(opened, 2)
+    view = opened.output(1).locator(".llmlab-view")
+    state, stop, box = (view.locator(f".llmlab-{name}") for name in ("state", "stop", "notice"))
+    expect(state).to_contain_text(re.compile(r"step [1-9]\d+ of"), timeout=20_000)
+    os.kill(kernel, signal.SIGSTOP)
+    stop.click()
+    expect(view.locator(".llmlab-note")).to_contain_text("Stop was not heard", timeout=15_000)
+    expect(stop).to_be_enabled()
+    os.kill(kernel, signal.SIGKILL)
+    expect(box).to_contain_text(re.compile(r"✕ The kernel is gone: frozen at step \d+"), timeout=20_000)
+    expect(view.locator(".llmlab-live-side")).to_be_hidden()
+    expect(view.locator(".llmlab-note")).to_be_empty()
+    opened.page.locator(".jp-Dialog button").click()  # Jupyter has started another one
+    view.press("Home")
+    expect(state).to_contain_text(re.compile(r"step 0 of [1-9]\d+"))
+    opened.restart_kernel()
+    expect(box).to_be_visible()  # that one is not back
+    opened.saved()
+    opened.reload()
+    expect(opened.output(1)).to_contain_text("The run had not ended when this notebook was saved")
+    run_cells(opened, 0, 1)
+    expect(view.locator(".llmlab-live")).to_be_visible(timeout=20_000)
+    run_cells(opened, 3)
+
+
+def test_an_engine_that_dies_in_a_run_is_told_with_its_cause_and_can_be_looked_through(notebook: Open):
+    opened = notebook(
+        "died.ipynb", FAKE, "run = eng.batch(prompts, max_tokens=900)\nllmlab.watch(run)", "print(eng.pid)",
+        "again = llmlab.load('letters', engine='fake_engine:FakeEngine')\nprint(len(again.generate('one').token_ids))",
+    )  # fmt: skip
+    run_cells(opened, 0, 1)
+    host = printed(opened, 2)
+    view = opened.output(1).locator(".llmlab-view")
+    expect(view.locator(".llmlab-state")).to_contain_text(re.compile(r"step [1-9]\d+ of"), timeout=20_000)
+    os.kill(host, signal.SIGKILL)
+    box = view.locator(".llmlab-notice")
+    told, cause = re.compile(r"✕ fake 1 died at step \d+"), "was killed by SIGKILL"
+    expect(box).to_contain_text(told, timeout=20_000)
+    expect(box).to_contain_text(cause)
+    expect(view.locator(".llmlab-live-side")).to_be_hidden()
+    view.press("Home")
+    expect(view.locator(".llmlab-state")).to_contain_text(re.compile(r"step 0 of [1-9]\d+"))
+    (output,) = opened.saved().cells[1].outputs
+    assert cause in output["data"]["text/plain"] and "image/png" in output["data"]
+    opened.reload()
+    expect(box).to_contain_text(told, timeout=20_000)
+    assert printed(opened, 3) > 0
 
 
 def test_keys_in_a_view_are_the_views_and_no_shortcut_of_the_notebook(notebook: Open):

@@ -7,7 +7,7 @@ import {
   blockBands, blockCorner, blockLooks, blockNameRuns, blockOverviewScale, blockUnder, blockWindow, blockWindowFor,
   blockWindowOutline, blocksLayout, overviewBlock, overviewPixels, slotColumns,
 } from "../../llmlab/views/static/kv_blocks_geometry.js";
-import { overviewWords } from "../../llmlab/views/static/kv_blocks_grid.js";
+import { overviewWords, paintUnheld } from "../../llmlab/views/static/kv_blocks_grid.js";
 import {
   blockRuns, blockTip, blocksLabel, chipRequests, memoryRows, ordinal, queueWords, quotation, sharingRows, tableWords,
   textsAt,
@@ -334,4 +334,15 @@ test("figures that are not known are dashes", () => {
 
 test("places in a row", () => {
   assert.deepEqual([1, 2, 3, 4, 11, 12, 13, 22].map(ordinal), ["1st", "2nd", "3rd", "4th", "11th", "12th", "13th", "22nd"]);
+});
+
+test("cached cells of a row are drawn in one piece, whatever is held between them; free ones up to the next that is held", () => {
+  const layout = { first: 0, last: 7, columns: 4, rows: 2, cell: 8, pitchX: 10, pitchY: 10, left: 0, top: 0 };
+  const look = (kind, id) => ({ id, holders: kind === "held" ? [[0, 0]] : [], cached: kind === "cached" });
+  const looks = ["cached", "held", "cached", "free", "held", "free", "held", "free"].map(look);
+  const drawn = [];
+  const g = { drawImage: (strip, sx, sy, sw, sh, x, y, w) => drawn.push([strip, x, y, w]) };
+  const rowsOfCells = { cached: { strip: "cached", scale: 1 }, free: { strip: "free", scale: 1 } };
+  paintUnheld(g, { layout, from: 0, looks, rowsOfCells });
+  assert.deepEqual(drawn, [["cached", 0, 0, 28], ["free", 30, 0, 8], ["free", 10, 10, 8], ["free", 30, 10, 8]]);
 });

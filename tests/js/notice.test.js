@@ -1,7 +1,8 @@
 import assert from "node:assert/strict";
 import { test } from "node:test";
 
-import { noKvNotice, noticeTitle, nothingRanNotice } from "../../llmlab/views/static/notice.js";
+import { whenGone } from "../../llmlab/views/static/gone.js";
+import { goneNotice, noKvNotice, noticeTitle, nothingRanNotice } from "../../llmlab/views/static/notice.js";
 
 test("an error begins with a cross, anything else does not", () => {
   assert.equal(noticeTitle("Engine q4 died at step 41: SIGSEGV", true), "✕ Engine q4 died at step 41: SIGSEGV");
@@ -31,4 +32,22 @@ test("an engine without KV says its name and the line that loads one that shows 
   assert.match(why, /^vLLM 0\.32\.0 tells tokens and times/);
   assert.equal(command, "%llm load smollm2-135m -e vllm");
   assert.match(noKvNotice({ kind: "none", engine: "" }).why, /^The engine tells/);
+});
+
+test("a view whose kernel is gone says what was the last to come, and does not promise to look through nothing", () => {
+  assert.equal(goneNotice("step 115").title, "The kernel is gone: frozen at step 115");
+  assert.match(goneNotice("step 115").why, /^This is the last that came; it can still be looked through\. Restart/);
+  assert.equal(goneNotice("").title, "The kernel is gone");
+  assert.match(goneNotice("").why, /^Nothing had come\. Restart/);
+});
+
+test("a kernel that is gone stays gone, however often Jupyter tells it", () => {
+  const heard = new Set();
+  const model = { on: (name, f) => heard.add(f), off: (name, f) => heard.delete(f) };
+  let count = 0;
+  const stop = whenGone(model, () => count++);
+  for (let k = 0; k < 3; k++) for (const f of heard) f(); // each restart, also of a kernel that had died
+  assert.equal(count, 1);
+  stop();
+  assert.equal(heard.size, 0);
 });

@@ -3,7 +3,7 @@
 import assert from "node:assert/strict";
 import test from "node:test";
 
-import { Telling, frozenWords, join, leave } from "../../llmlab/views/static/telling.js";
+import { Telling, join, leave } from "../../llmlab/views/static/telling.js";
 import { toLiveWords } from "../../llmlab/views/static/live_side.js";
 
 const HEAD = { kind: "blocks", num_blocks: 8, first_block: 1, block_size: 4 };
@@ -85,11 +85,6 @@ test("views of one run share a story and a cursor, and the last one takes it alo
 test("the way back to the head says how far it is", () => {
   assert.equal(toLiveWords(1), "→ Live, 1 step on");
   assert.equal(toLiveWords(26), "→ Live, 26 steps on");
-});
-
-test("a view whose kernel is gone says which step was the last to come", () => {
-  assert.equal(frozenWords(opened(4).story)[0][0], "Frozen at step 3. ");
-  assert.equal(frozenWords(null)[0][0], "Frozen before the first step. ");
 });
 
 test("a story that begins anew takes the place of the one before, whatever its length", () => {

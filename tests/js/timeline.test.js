@@ -9,7 +9,7 @@ import { timelineLegendItems, timelineNextAxis } from "../../llmlab/views/static
 import { timelineLens, timelineLensAt } from "../../llmlab/views/static/timeline_lens.js";
 import { PHASE_CODE, TimelinePhases, timelineShown } from "../../llmlab/views/static/timeline_phases.js";
 import { requestLines, stepLines, timelineSummary } from "../../llmlab/views/static/timeline_words.js";
-import { Theme } from "../../llmlab/views/static/theme.js";
+import { Theme, luminance, rgb, textOn } from "../../llmlab/views/static/theme.js";
 
 const {
   none: NONE, waiting: WAITING, decode: DECODE, grow: GROW, prefill: PREFILL, recompute: RECOMPUTE, lost: LOST,
@@ -361,4 +361,27 @@ test("the columns of a request begin with the first that reaches it", () => {
   const columns = timelineColumnArrays(slots, 64);
   assert.deepEqual([...columns.starts], [0, 1, 3]);
   assert.deepEqual([3, 4, 11, 12].map((i) => timelineColumnFrom(columns, i)), [0, 1, 2, 3]);
+});
+
+test("the phases of other clients are greys as light as their colours; what went wrong keeps its colour", () => {
+  for (const isDark of [false, true]) {
+    const theme = new Theme(isDark);
+    theme.others = new Set([1]);
+    assert.equal(theme.phasesOf(0), theme.phases);
+    const others = theme.phasesOf(1);
+    for (const name of ["prefill", "grow", "decode"]) {
+      const [red, green, blue] = rgb(others[name]);
+      assert.ok(red === green && green === blue);
+      assert.ok(Math.abs(luminance(others[name]) - luminance(theme.phases[name])) < 0.005);
+    }
+    assert.equal(others.recompute, theme.phases.recompute);
+  }
+});
+
+test("a name on any ground has a contrast of four and a half", () => {
+  for (let v = 0; v < 256; v++) {
+    const ground = `#${v.toString(16).padStart(2, "0").repeat(3)}`;
+    const [dark, light] = [luminance(textOn(ground)), luminance(ground)].sort((a, b) => a - b);
+    assert.ok((light + 0.05) / (dark + 0.05) >= 4.5, ground);
+  }
 });

@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import re
 from base64 import b64decode
+from collections import Counter
 from pathlib import Path
 
 import pytest
@@ -13,7 +14,8 @@ from PIL import Image
 
 import llmlab
 from llmlab.errors import LlmlabError
-from llmlab.trace import BlockDelta, Capabilities, Header, ScheduledRequest, Step, Trace
+from llmlab.trace import BlockDelta, Capabilities, Header, Request, ScheduledRequest, Step, Trace
+from llmlab.trace.whose import of_another
 from llmlab.views import twin_paper
 from llmlab.views.assets import STATIC
 from llmlab.views.kv_now import BlocksNow, kv_after
@@ -148,6 +150,59 @@ def test_colours_are_those_of_the_views():
     assert tuple(re.findall("#[0-9a-f]{6}", ramp[: ramp.index("];")])) == twin_paper.RAMP
     phases = source[source.index("light: {") : source.index("dark: {")]
     assert dict(re.findall(r"(\w+): \"(#[0-9a-f]{6})\"", phases)) == twin_paper.PHASES
+
+
+def test_a_name_on_any_ground_has_a_contrast_of_four_and_a_half():
+    for grey in range(256):
+        ground = f"#{grey:02x}{grey:02x}{grey:02x}"
+        on, under = twin_paper.luminance(twin_paper.text_on(ground)), twin_paper.luminance(ground)
+        assert (max(on, under) + 0.05) / (min(on, under) + 0.05) >= 4.5, ground
+
+
+def many_rows(others: bool) -> Trace:
+    """49 requests, which are pixels: the first is preempted after its first step, and waits."""
+    names = [f"q{i}" for i in range(49)]
+    header = Header(engine="vllm", capabilities=Capabilities(kv="blocks"), block_size=16, num_blocks=64)
+
+    def row(name: str, i: int) -> ScheduledRequest:
+        return ScheduledRequest(
+            request_id=name, phase="decode" if i else "prefill", num_tokens=1, num_computed_tokens=i,
+            num_prompt_tokens=1, num_output_tokens=i,
+        )  # fmt: skip
+
+    steps = tuple(
+        Step(
+            step=i, t_s=0.1 * (i + 1), scheduled=tuple(row(name, i) for name in names[bool(i) :]),
+            num_scheduled_tokens=49 - bool(i), num_running=49 - bool(i), preempted={"q0": 1} if i == 1 else {},
+            waiting=("q0",) if i else (), kv=BlockDelta(num_free=64, num_blocks=64),
+        )
+        for i in range(4)
+    )  # fmt: skip
+    asked = [Request(request_id=name, arrival_s=0.0, prompt_token_ids=(1,)) for name in names]
+    return Trace(header, tuple(of_another(r) if others and i > 1 else r for i, r in enumerate(asked)), steps)
+
+
+def pixels_of(trace: Trace) -> Counter[str]:
+    picture = Image.open(io.BytesIO(Twin(Story.of(trace), ["timeline"], "Timeline").png())).convert("RGB")
+    colours = picture.getcolors(10**6)
+    assert colours is not None
+    return Counter({f"#{r:02x}{g:02x}{b:02x}": n for n, (r, g, b) in colours})
+
+
+def test_who_waits_after_a_preemption_is_told_from_who_decodes_without_colours():
+    """In grey both are as light: it is dashed, 4 px in 6."""
+    colours = pixels_of(many_rows(others=False))
+    decode = colours[twin_paper.PHASES["decode"]] / 48
+    assert 0.6 < colours[twin_paper.PHASES["lost"]] / decode < 0.75
+
+
+def test_in_pixels_too_only_ones_own_requests_have_colours():
+    all_own, some = pixels_of(many_rows(others=False)), pixels_of(many_rows(others=True))
+    for phase in ("prefill", "decode"):
+        own, grey = twin_paper.PHASES[phase], twin_paper.grey_of(twin_paper.PHASES[phase])
+        assert all_own[grey] < 2000 < some[grey]
+        assert 0 < some[own] < 0.2 * all_own[own]
+        assert twin_paper.luminance(grey) == pytest.approx(twin_paper.luminance(own), abs=0.005)
 
 
 # ---- the view around it

@@ -45,7 +45,7 @@ class Palette:
 
 
 # light and dark are those of static/theme.js.
-LIGHT = Palette("#1b2027", "#4d5663", "#8b94a2", "#d5d9e0", "#b3380b", "#0b6b63")
+LIGHT = Palette("#1b2027", "#4d5663", "#868f9d", "#d5d9e0", "#b3380b", "#0b6b63")
 DARK = Palette("#eef1f5", "#bac2cd", "#6b7480", "#3d434c", "#ff9466", "#53d3c3")
 # Where nobody says what the paper is: text has a contrast of 4.5 on white and 4.2 on JupyterLab's dark #111111.
 EITHER = Palette("#6e7785", "#5a6472", "#98a1ae", "rgba(128,138,150,0.28)", "#d2521f", "#14897e")

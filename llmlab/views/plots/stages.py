@@ -28,6 +28,8 @@ def stages(turns: Sequence[Turn], *, source: str = "simulated", theme: look.Them
     subtitle = look.joined(f"{num_stages} stages", f"{100 * idle:.0f} % of their time they wait", source)
     figure = look.frame("Stages of a pipeline", subtitle, colours, height=160 + _ROW * num_stages)
     go = look.graph_objects()
+    from llmlab.views.twin_paper import text_on
+
     for parity, fill in enumerate((colours.ink2, colours.ghost)):
         shown = [turn for turn in turns if turn.batch % 2 == parity]
         bars = go.Bar(
@@ -41,7 +43,7 @@ def stages(turns: Sequence[Turn], *, source: str = "simulated", theme: look.Them
             textposition="inside",
             insidetextanchor="middle",
             textangle=0,
-            textfont={"color": "#ffffff", "size": 11},
+            textfont={"color": text_on(fill), "size": 11},
             customdata=[turn.batch for turn in shown],
             hovertemplate="batch %{customdata} on stage %{y}: %{x:.3g} ms<extra></extra>",
         )

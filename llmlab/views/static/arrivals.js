@@ -135,7 +135,7 @@ export function arrivalsPicture(el, story, clock) {
     if (!row.came.length && !row.end) return;
     g.fillStyle = mix(colour, theme.bg, 0.55);
     if (row.came.length) g.fillRect(x(first), middle - 0.75, x(row.came.at(-1)[0]) - x(first), 1.5);
-    g.fillStyle = colour;
+    g.fillStyle = theme.edge(colour); // a tick has no outline, and some owners are light
     for (const [at, n] of arrivalTicks(row.came, x)) {
       const high = Math.max(2, (n > 1 ? 0.82 : 0.5) * rowHeight);
       g.fillRect(at - 0.9, middle - high / 2, 1.8, high);
@@ -187,7 +187,7 @@ export function arrivalsPicture(el, story, clock) {
 
   function drawLegend(theme) {
     foot.replaceChildren();
-    const colour = theme.sample();
+    const colour = theme.edge(theme.sample());
     const tick = (at, high) => (on, w, h) => {
       on.fillStyle = colour;
       on.fillRect(at, (h - high) / 2, 1.8, high);

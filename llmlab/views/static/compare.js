@@ -7,16 +7,18 @@ import {
 } from "./compare_geometry.js";
 import { element } from "./draw.js";
 import { ownKeys, viewKeys } from "./own_keys.js";
+import { projectorMode } from "./projector.js";
 import { redrawing } from "./redraw.js";
+import { tokensLegend } from "./tokens_legend.js";
 
 const COMPARE_MODES = [["text", "text"], ["diff", "words that differ"], ["logprobs", "probabilities"]];
 const COMPARE_SAY_MS = 1000;
 
 /**
  * Draw `data` ({head, cells, mode}, see llmlab/views/compare_data.py). `send`: tells the kernel what a user wants; null
- * on a saved page. Returns {changed(), destroy()}.
+ * on a saved page. `isCut()`: the kernel is gone, nobody hears any more. Returns {changed(), destroy()}.
  */
-export function showCompare(root, data, { send = null } = {}) {
+export function showCompare(root, data, { send: tell = null, isCut = () => false } = {}) {
   root.classList.add("llmlab-view", "llmlab-tokens", "llmlab-compare");
   const isToldAsked = data.mode !== "logprobs" || data.head.has_logprobs;
   const at = { prompt: 0, b: 1, mode: (isToldAsked && data.mode) || "text", follows: true, saidMs: 0 };
@@ -31,21 +33,22 @@ export function showCompare(root, data, { send = null } = {}) {
   const subtitle = element("span", "", "", head);
   const bar = element("div", "llmlab-compare-bar", null, root);
   const prompt = element("p", "llmlab-compare-prompt", "", root);
-  const columns = compareColumns(root, (column) => send?.({ t: "stop", column }));
+  const columns = compareColumns(root, (column) => tell?.({ t: "stop", column }));
+  const heat = tokensLegend(root);
   const voting = element("div", "llmlab-compare-vote", null, root);
   const evidence = compareEvidence(root, {
     choose: (b) => {
       at.b = b;
       frames.changed();
     },
-    ask: send && ((b) => send({ t: "why", prompt: at.prompt, b })),
+    ask: tell && ((b) => isCut() || tell({ t: "why", prompt: at.prompt, b })),
   });
   const list = element("div", "llmlab-compare-list", null, root);
   const notes = element("div", "llmlab-compare-notes", null, root);
   const said = element("div", "llmlab-sr", "", root);
   said.setAttribute("aria-live", "polite");
 
-  viewKeys(root, [(event) => {
+  viewKeys(root, [projectorMode(root), (event) => {
     const step = { "[": -1, "]": 1 }[event.key];
     if (step) go(at.prompt + step);
     return Boolean(step);
@@ -53,6 +56,7 @@ export function showCompare(root, data, { send = null } = {}) {
 
   function draw() {
     const { head: told, cells } = data;
+    const send = isCut() ? null : tell;
     if (at.follows) at.prompt = compareNewest(cells);
     const here = cells[at.prompt];
     const parted = compareParted(here);
@@ -62,6 +66,7 @@ export function showCompare(root, data, { send = null } = {}) {
     drawCompareBar(bar, data, at, { go, send, redraw: frames.changed });
     prompt.textContent = told.prompts[at.prompt];
     columns.draw(told, here, at.mode, at.mode === "diff" ? (j) => compareChanged(here, j, at.b) : null, send !== null);
+    heat.hidden = at.mode !== "logprobs";
     drawCompareVoting(voting, data, at.prompt, send && ((choice) => send({ t: "vote", prompt: at.prompt, choice })), send);
     evidence.draw(told, here, at.prompt, at.b, parted);
     drawCompareList(list, data, at.prompt, go);

@@ -93,7 +93,9 @@ function drawCompareSpans(el, text, spans) {
 
 function drawCompareHeat(el, tokens) {
   for (const { text, kind, share } of compareHeat(tokens)) {
-    const span = element("span", `llmlab-token llmlab-token-p${kind ?? ""}`, text, el);
+    const words = text.trimStart();
+    if (words && words !== text) el.append(text.slice(0, -words.length)); // a space at the end of a line is no token to see
+    const span = element("span", `llmlab-token llmlab-token-p${kind ?? ""}`, words || text, el);
     if (kind !== null) span.title = `probability ${compareShare(share)}`;
   }
 }

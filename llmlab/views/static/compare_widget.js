@@ -2,13 +2,15 @@
 
 import { compareTake } from "./compare_geometry.js";
 import { showCompare } from "./compare.js";
+import { goneBox, whenGone } from "./gone.js";
 import { decode, placed } from "./place.js";
 
 function render({ model, el }) {
   const data = decode(model.get("opening"));
   const root = document.createElement("div");
   el.append(root);
-  const shown = showCompare(root, data, { send: (message) => model.send(message) });
+  let isCut = false;
+  const shown = showCompare(root, data, { send: (message) => model.send(message), isCut: () => isCut });
   let isAsked = false;
   const onMessage = (_, [message]) => {
     const news = decode(message);
@@ -20,9 +22,15 @@ function render({ model, el }) {
     }
     shown.changed();
   };
+  const stopHoping = whenGone(model, () => {
+    isCut = true;
+    if (data.head.state !== "ended") goneBox(root, "the tokens that arrived");
+    shown.changed();
+  });
   model.on("msg:custom", onMessage);
   model.send({ t: "need" }); // what came between the opening and now
   return () => {
+    stopHoping();
     model.off("msg:custom", onMessage);
     shown.destroy();
   };

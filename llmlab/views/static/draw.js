@@ -151,6 +151,12 @@ function cross(g, x, y, colour) {
   g.stroke();
 }
 
+/** The sign of a legend for what is grey: it is not one's own. */
+export const othersSign = (grey) => ["of other clients", (g, w, h) => {
+  g.fillStyle = grey;
+  g.fillRect(1, 1, w - 2, h - 2);
+}, 14];
+
 /** The line of signs below a picture: [[words, (g, w, h) => draws the sign, width]]. */
 export function legend(parent, items) {
   const line = element("div", "llmlab-legend", null, parent);

@@ -15,10 +15,10 @@ export function paintBlockGrid(g, scene) {
   const { theme, story, state, layout, from, looks, selected, focused } = scene;
   const paints = ownerPaints(theme, story.requests.length);
   const { cell } = layout;
+  paintUnheld(g, scene);
   for (const look of looks) {
     if (look.holders.length) paintLevel(g, scene, look, ...blockCorner(layout, look.id, from), paints);
   }
-  paintUnheld(g, scene);
   paintGridNames(g, scene, paints);
   const next = blockCorner(layout, state.nextOut[0] ?? -1, from);
   if (next) paintNextPlate(g, theme, next[0] + cell, next[1] + cell);
@@ -34,25 +34,27 @@ export function paintBlockGrid(g, scene) {
   if (layout.level !== "overview") paintRowIds(g, scene);
 }
 
-/** Cells that nobody holds: neighbours of one kind at once, from a row of them. */
-function paintUnheld(g, { layout, from, looks, rowsOfCells }) {
-  let run = null; // {isCached, n, x, y}
+/**
+ * Cells that nobody holds: neighbours of one kind at once, from a row of them. Held cells do not part cached ones, which
+ * most are: they are painted over them. The dots of free ones would reach into the gaps beside a held cell.
+ */
+export function paintUnheld(g, { layout, from, looks, rowsOfCells }) {
+  let run = null; // {isCached, first, last}
   const paintRun = () => {
     if (!run) return;
     const { strip, scale } = rowsOfCells[run.isCached ? "cached" : "free"];
-    const [w, h] = [(run.n - 1) * layout.pitchX + layout.cell, layout.cell];
-    g.drawImage(strip, 0, 0, w * scale, h * scale, run.x, run.y, w, h);
+    const [x, y] = blockCorner(layout, run.first, from);
+    const [w, h] = [(run.last - run.first) * layout.pitchX + layout.cell, layout.cell];
+    g.drawImage(strip, 0, 0, w * scale, h * scale, x, y, w, h);
     run = null;
   };
-  for (const look of looks) {
-    const [x, y] = blockCorner(layout, look.id, from);
-    const isMore = run && !look.holders.length && run.y === y && run.isCached === Boolean(look.cached);
-    if (isMore) run.n++;
-    else {
-      paintRun();
-      if (!look.holders.length) run = { isCached: Boolean(look.cached), n: 1, x, y };
-    }
-  }
+  looks.forEach(({ id, holders, cached }, k) => {
+    const goesOn = run && k % layout.columns !== 0 && (holders.length ? run.isCached : run.isCached === cached);
+    if (!goesOn) paintRun();
+    if (holders.length) return;
+    run ??= { isCached: cached, first: id };
+    run.last = id;
+  });
   paintRun();
 }
 
@@ -67,8 +69,10 @@ function paintLevel(g, { theme, story, layout }, look, x, y, paints) {
     const paint = r === null ? restPaint(theme) : paints(r);
     const left = x + 1 + ((cell - 2) * k) / bands.length;
     const w = (cell - 2) / bands.length;
-    g.fillStyle = paint.tint;
-    g.fillRect(left, y + 1, w, cell - 2 - level);
+    if (level < cell - 2) {
+      g.fillStyle = paint.tint;
+      g.fillRect(left, y + 1, w, cell - 2 - level);
+    }
     g.fillStyle = paint.fill;
     g.fillRect(left, y + cell - 1 - level, w, level);
   });

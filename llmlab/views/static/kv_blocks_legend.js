@@ -1,6 +1,6 @@
 /** The legend of a paged KV cache: the marks of its level of detail. What the engine lacks is said, not drawn. */
 
-import { MARKS, element, legend, text } from "./draw.js";
+import { MARKS, element, legend, othersSign, text } from "./draw.js";
 import { paintOpenFrame, selectionColour } from "./kv_blocks_paint.js";
 import { mix } from "./theme.js";
 
@@ -51,6 +51,7 @@ export function blocksLegend(parent, scene) {
   const grid = [["name where a request begins or resumes", word(story.requests[0]?.name ?? "r0"), 20]];
   if (layout.level === "levels") grid.pop();
   const items = [...held, ...(story.head.prefix_caching ? prefix : []), ["free", open(false)], ...(isSlots ? [] : grid)];
+  if (theme.others?.size) items.push(othersSign(theme.greys[0]));
   if (!isSlots) items.push(["next out", nextSign(theme), 12], ["selected request", ring]);
   const line = legend(parent, items);
   if (!story.head.prefix_caching) element("span", "", "no prefix cache in this engine", line);

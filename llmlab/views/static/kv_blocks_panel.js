@@ -201,38 +201,50 @@ function admissionRamp(w, scale, theme, story, selected) {
   return nodes;
 }
 
-/** Chips of the requests; draw(scene) at each change, buttons stay where they are while the list does. */
+/** Chips of the requests; draw(scene) at each change. As in the panel, chips stay and get other names. */
 export function blockChips(parent, clock) {
   const line = element("div", "llmlab-chips", null, parent);
+  element("span", "llmlab-blocks-chips", "Requests", line);
+  const note = element("span", "llmlab-blocks-chips", "", line);
+  const chips = []; // of the request that each shows now, or null: {button, request}
   let key = "";
-  const buttons = new Map();
   function draw({ theme, story, state, selected }) {
     const { shown, words } = chipRequests(story, state, selected);
     const now = `${story.requests.length} ${theme.isDark} ${words} ${shown}`;
     if (now !== key) {
       key = now;
-      build(theme, story, shown, words);
+      rename(theme, story, shown);
+      reword(note, words ?? "");
+      note.hidden = !words;
     }
-    for (const [r, button] of buttons) {
-      button.classList.toggle("llmlab-gone", !state.tables.has(r));
-      button.setAttribute("aria-pressed", String(r === selected));
+    for (const { button, request } of chips) {
+      button.classList.toggle("llmlab-gone", !state.tables.has(request));
+      button.setAttribute("aria-pressed", String(request === selected));
     }
   }
-  function build(theme, story, shown, words) {
-    const focused = [...buttons].find(([, button]) => button === document.activeElement)?.[0];
-    line.replaceChildren();
-    buttons.clear();
-    element("span", "llmlab-blocks-chips", "Requests", line);
-    for (const r of shown) {
-      const chip = element("button", "llmlab-chip", null, line);
-      chip.type = "button";
-      element("i", "", null, chip).style.background = theme.owner(r, story.requests.length);
-      chip.append(story.requests[r].name);
-      chip.onclick = () => clock.select(r);
-      buttons.set(r, chip);
-    }
-    if (words) element("span", "llmlab-blocks-chips", words, line);
-    buttons.get(focused)?.focus({ preventScroll: true }); // the list has changed, the chip is still there
+  function rename(theme, story, shown) {
+    const focused = chips.find(({ button }) => button === document.activeElement);
+    const before = focused?.request;
+    while (chips.length < shown.length) chips.push(chip());
+    chips.forEach((its, k) => {
+      const request = (its.request = shown[k] ?? null);
+      its.button.hidden = request === null;
+      if (request === null) return;
+      its.button.firstChild.style.background = theme.owner(request, story.requests.length);
+      its.button.lastChild.data = story.requests[request].name;
+    });
+    if (!focused) return;
+    focused.button.blur(); // it is another request's now
+    chips.find(({ request }) => request === before)?.button.focus({ preventScroll: true });
+  }
+  function chip() {
+    const button = element("button", "llmlab-chip");
+    const its = { button, request: null };
+    button.type = "button";
+    button.append(element("i"), "");
+    button.onclick = () => clock.select(its.request);
+    note.before(button);
+    return its;
   }
   return { draw: unhurried(draw) };
 }

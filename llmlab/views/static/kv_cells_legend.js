@@ -1,6 +1,6 @@
 /** The line of signs below the cells picture. */
 
-import { box, element, legend } from "./draw.js";
+import { box, element, legend, othersSign } from "./draw.js";
 
 /** Signs: (theme) -> (g) => draws it in a box of 14 px height. */
 const capsuleSign = (isKept) => (theme) => (g) => {
@@ -70,7 +70,8 @@ export function cellsLegend(parent, head, theme) {
     ["not read", unreadSign, 16],
     ["ring head", ringHeadSign, 14],
   ];
-  const line = legend(parent, items.map(([words, sign, w]) => [words, sign(theme), w]));
+  const signs = items.map(([words, sign, w]) => [words, sign(theme), w]);
+  const line = legend(parent, theme.others?.size ? [...signs, othersSign(theme.greys[0])] : signs);
   if (!head.prefix_caching) element("span", "", "no prefix cache in this engine", line);
   if (head.cell_source === "predicted") element("span", "", "cells as our pool predicts them", line);
 }

@@ -11,7 +11,8 @@ const SLOW = [[0, "full speed"], [0.1, "0.1 s a step"], [0.5, "0.5 s a step"], [
 export const toLiveWords = (behind) => `→ Live, ${behind} step${behind === 1 ? "" : "s"} on`;
 
 /**
- * `live`: {isRunning(), stop(), drive(order)}, and isPaused() where the engine can be held; or null. Returns {draw(), stop()}.
+ * `live`: {isRunning(), stop(), drive(order)}, isUnheard() when nobody answered Stop, and isPaused() where the engine can be
+ * held; or null. Returns {draw(), stop()}.
  */
 export function liveSide(parent, clock, live) {
   const side = element("span", "llmlab-live-side", null, parent);
@@ -41,6 +42,11 @@ export function liveSide(parent, clock, live) {
     live.stop();
   }
 
+  function askAgain() {
+    stopButton.disabled = false;
+    set(stopButton, "■ Stop");
+  }
+
   const set = (el, words) => el.textContent !== words && (el.textContent = words);
 
   function draw() {
@@ -49,6 +55,7 @@ export function liveSide(parent, clock, live) {
     sign.hidden = !clock.following;
     toLive.hidden = clock.following;
     set(toLive, toLiveWords(clock.n - 1 - clock.i));
+    if (live.isUnheard?.()) askAgain();
     const canDrive = Boolean(live.isPaused);
     const isPaused = canDrive && live.isPaused();
     hold.hidden = slow.hidden = !canDrive;

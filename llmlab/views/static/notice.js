@@ -32,11 +32,22 @@ export function noKvNotice(head) {
 export function endNotice({ head, steps }) {
   if (!head.incident || !steps.length) return null;
   const { n } = steps[steps.length - 1];
-  if (head.incident.kind === "died") {
-    const why = `The trace up to step ${n} is kept; answers that had not ended are partial.`;
+  const { kind, cause } = head.incident;
+  if (kind === "died") {
+    const why = `${cause ? `${cause}. ` : ""}The trace up to step ${n} is kept; answers that had not ended are partial.`;
     return { title: `${head.engine || "The engine"} died at step ${n + 1}`, why, command: "%llm logs", isError: true };
   }
   return null;
+}
+
+/** The kernel went away in the middle of something. `last`: "step 115", or "" when nothing had come. */
+export function goneNotice(last) {
+  const why = last ? "This is the last that came; it can still be looked through." : "Nothing had come.";
+  return {
+    title: last ? `The kernel is gone: frozen at ${last}` : "The kernel is gone",
+    why: `${why} Restart the kernel and run the cells again; a saved trace replays without an engine.`,
+    isError: true,
+  };
 }
 
 /**

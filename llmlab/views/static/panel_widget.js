@@ -1,6 +1,7 @@
 /** The widget of the panel: a form of native controls, and tabs that hold widgets of their own. */
 
 import { element } from "./draw.js";
+import { goneBox, whenGone } from "./gone.js";
 import { ownKeys } from "./own_keys.js";
 import { panelHindrance, panelStay, panelTab } from "./panel_geometry.js";
 import { placed } from "./place.js";
@@ -81,13 +82,14 @@ function render({ model, el }) {
   const said = element("span", "", "", bar);
   said.setAttribute("role", "status");
   const tabs = panelTabs(root, model);
+  let isGone = false;
 
   function judge() {
     const state = model.get("state");
-    const hindrance = panelHindrance(state, engines.names(), prompt.value);
-    run.disabled = Boolean(hindrance);
-    loading.disabled = Boolean(state.busy);
-    stop.hidden = !state.is_running;
+    const hindrance = isGone ? "" : panelHindrance(state, engines.names(), prompt.value);
+    run.disabled = isGone || Boolean(hindrance);
+    loading.disabled = isGone || Boolean(state.busy);
+    stop.hidden = isGone || !state.is_running;
     said.textContent = state.error && !state.busy ? `✕ ${state.error}` : hindrance;
   }
   form.onsubmit = (event) => {
@@ -119,9 +121,15 @@ function render({ model, el }) {
     judge();
   }
   take();
+  const stopHoping = whenGone(model, () => {
+    isGone = true;
+    goneBox(root, model.get("state").tabs.length ? "what its tabs show" : "");
+    judge();
+  });
   model.on("change:state", take);
   send({ t: "refresh" });
   return () => {
+    stopHoping();
     model.off("change:state", take);
     giveKeysBack();
     tabs.destroy();

@@ -63,13 +63,6 @@ export class Telling {
   }
 }
 
-/** What stands below a view whose kernel went away in the middle of a run. */
-export function frozenWords(story) {
-  const last = story?.steps.at(-1);
-  const rest = "The kernel is gone; this is the last state that came. A saved trace replays without an engine.";
-  return [[last ? `Frozen at step ${last.n}. ` : "Frozen before the first step. ", 1], [rest, 0]];
-}
-
 const tellings = (globalThis.llmlabTellings ??= new Map());
 
 /** The telling of a story in this page; leave() it when the view goes. */

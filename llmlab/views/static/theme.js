@@ -2,7 +2,7 @@
 
 const LIGHT = {
   bg: "#ffffff", panel: "#ffffff", sub: "#f5f6f8", line: "#d5d9e0", ink: "#1b2027", ink2: "#4d5663", ink3: "#69727f",
-  ghost: "#8b94a2", warn: "#b3380b", hit: "#0b6b63", focus: "#0a58ca",
+  ghost: "#868f9d", warn: "#b3380b", hit: "#0b6b63", focus: "#0a58ca",
 };
 const DARK = {
   bg: "#17191c", panel: "#1f2226", sub: "#22252a", line: "#3d434c", ink: "#eef1f5", ink2: "#bac2cd", ink3: "#99a3b0",
@@ -37,8 +37,15 @@ export function luminance(hex) {
   return 0.2126 * r + 0.7152 * g + 0.0722 * b;
 }
 
-/** The text colour that can be read on a fill. */
-export const textOn = (hex) => (luminance(hex) > 0.19 ? "#111418" : "#ffffff");
+/** The text colour that can be read on a fill: a contrast of 4.5 at least, which on some greens only true black has. */
+export const textOn = (hex) => (luminance(hex) > 0.179 ? "#000000" : "#ffffff");
+
+/** The grey that is as light as a colour. */
+export function greyOf(hex) {
+  const light = luminance(hex);
+  const v = light <= 0.0031308 ? light * 12.92 : 1.055 * light ** (1 / 2.4) - 0.055;
+  return "#" + Math.round(255 * v).toString(16).padStart(2, "0").repeat(3);
+}
 
 /** Everything a view paints with. `background` is that of the page, "#rrggbb". */
 export class Theme {
@@ -47,6 +54,9 @@ export class Theme {
     Object.assign(this, isDark ? DARK : LIGHT);
     if (background) this.bg = background;
     this.phases = PHASES[isDark ? "dark" : "light"];
+    // What went wrong keeps its colour.
+    const { prefill, grow, decode } = this.phases;
+    this.otherPhases = { ...this.phases, prefill: greyOf(prefill), grow: greyOf(grow), decode: greyOf(decode) };
     this.greys = GREYS[isDark ? "dark" : "light"];
     this.scale = undefined; // pixels of the screen for one CSS pixel, where the view has asked for all of its papers
     this.others = null; // a Set of the requests of other clients, where there are some: they are grey
@@ -65,6 +75,11 @@ export class Theme {
     const low = Math.min(RAMP.length - 2, Math.floor(at));
     const colour = mix(RAMP[low], RAMP[low + 1], at - low);
     return index % 2 ? colour : mix(colour, "#000000", 0.14);
+  }
+
+  /** Colours of the phases of a request, by their names. */
+  phasesOf(index) {
+    return this.others?.has(index) ? this.otherPhases : this.phases;
   }
 
   /** The outline of a fill: it can be told from the paper even where the fill cannot. */

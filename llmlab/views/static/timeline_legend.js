@@ -1,6 +1,6 @@
 /** What stands around the timeline: signs and what they mean, the choice of the x axis, the tooltip. */
 
-import { MARKS, element, hatch, legend } from "./draw.js";
+import { MARKS, element, hatch, legend, othersSign } from "./draw.js";
 import { decodeBar, endMark, lostLine, prefillBox, recomputeBox, waitingLine } from "./timeline_marks.js";
 import { kvUnit } from "./timeline_words.js";
 
@@ -25,13 +25,15 @@ function pixelLegend(head, theme, has) {
   ];
   const missing = [...(has.preempted ? [] : ["recompute", "lost"]), ...(head.kind === "blocks" ? [] : ["grow"])];
   const isShown = (phase) => !missing.includes(phase);
-  return names.filter(([phase]) => isShown(phase)).map(([phase, words]) => {
+  const signs = names.filter(([phase]) => isShown(phase)).map(([phase, words]) => {
     const sign = (g, w, h) => {
       g.fillStyle = theme.phases[phase];
-      g.fillRect(0, 1, w, h - 2);
+      const dash = phase === "lost" ? 4 : w; // as in the rows
+      for (let x = 0; x < w; x += dash + 2) g.fillRect(x, 1, dash, h - 2);
     };
     return [words, sign, 18];
   });
+  return has.others ? [...signs, othersSign(theme.otherPhases.decode)] : signs;
 }
 
 function shapeLegend(head, theme, has) {
@@ -54,10 +56,7 @@ function shapeLegend(head, theme, has) {
   }
   if (head.prefix_caching) items.push(["prefix hit", (g, w, h) => MARKS.hit(g, w / 2, h / 2 + 0.5, theme), 12]);
   items.push(["finished, tokens out", (g, w, h) => endMark(g, theme, "finished", w / 2, h / 2), 8]);
-  if (has.others) items.push(["of other clients", (g, w, h) => {
-    g.fillStyle = theme.greys[0];
-    g.fillRect(1, 1, w - 2, h - 2);
-  }, 14]);
+  if (has.others) items.push(othersSign(theme.greys[0]));
   if (has.cut) items.push(["stopped, failed", (g, w, h) => {
     endMark(g, theme, "aborted", 5, h / 2);
     endMark(g, theme, "failed", 17, h / 2);

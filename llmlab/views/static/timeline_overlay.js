@@ -27,13 +27,21 @@ export function paintTimelineSelection(g, scene, selected) {
   text(g, story.requests[selected].name, layout.left - 6, y + 4, font);
 }
 
-/** Names of pixel rows: each 25th, each 50th from 200 on, where they are not in the way of the selected one. */
+/**
+ * Names of pixel rows: each 25th, each 50th from 200 on, or one's own among those of other clients; where they are not in
+ * each other's way, or in that of the selected one.
+ */
 export function paintTimelineNames(g, { theme, story, layout, scroll }, selected) {
   const every = layout.numRequests >= 200 ? 50 : 25;
-  for (let r = Math.ceil(scroll / every) * every; r < scroll + layout.rowsShown; r += every) {
+  const isNamed = theme.others?.size ? (r) => !theme.others.has(r) : (r) => r % every === 0;
+  let last = -Infinity; // where a name is
+  for (let r = scroll; r < scroll + layout.rowsShown; r++) {
+    if (!isNamed(r)) continue;
     const y = layout.top + (r - scroll) * layout.rowHeight;
     g.fillStyle = theme.line;
     g.fillRect(layout.left - 4, y, 4, 1);
+    if (y - last < 13) continue;
+    last = y;
     if (selected !== null && Math.abs((selected - r) * layout.rowHeight - 5) < 13) continue;
     text(g, story.requests[r].name, layout.left - 6, y + 9, { size: 11, colour: theme.ink2, align: "right" });
   }
@@ -121,7 +129,7 @@ function lensRow(g, scene, lens, k, isSelected) {
     let next = i + 1;
     const isLine = code === PHASE_CODE.waiting || code === PHASE_CODE.lost;
     while (isLine && next < end && row.at(next) === code) next++;
-    lensStep(g, scene, row, i, code, x(i), x(next), y + 1, h - 2);
+    lensStep(g, scene, row, i, code, x(i), x(next), y + 1, h - 2, theme.phasesOf(r));
     i = next;
   }
   for (const [i, kind] of row.marks) {
@@ -132,14 +140,14 @@ function lensRow(g, scene, lens, k, isSelected) {
   }
 }
 
-function lensStep(g, { theme, budget }, row, i, code, x0, x1, y, h) {
+function lensStep(g, { theme, budget }, row, i, code, x0, x1, y, h, colours) {
   const middle = y + h / 2;
   const w = x1 - x0 - (x1 - x0 > 4 ? 0.6 : 0);
   if (code === PHASE_CODE.waiting) waitingLine(g, theme, x0, x1, middle);
   if (code === PHASE_CODE.lost) lostLine(g, theme, x0 + 6, x1, middle);
   if (code === PHASE_CODE.recompute) recomputeBox(g, theme, x0, y, w, h);
-  if (code === PHASE_CODE.prefill) prefillBox(g, theme, x0, y, w, h, theme.phases.prefill, row.tokensAt(i) / budget);
+  if (code === PHASE_CODE.prefill) prefillBox(g, theme, x0, y, w, h, colours.prefill, row.tokensAt(i) / budget);
   if (code !== PHASE_CODE.decode && code !== PHASE_CODE.grow) return;
-  decodeBar(g, x0, x1 + 0.3, middle, theme.phases.decode, null);
+  decodeBar(g, x0, x1 + 0.3, middle, colours.decode, null);
   if (code === PHASE_CODE.grow) decodeBar(g, x0 + w / 2 - 1, x0 + w / 2 + 1, middle, theme.ink, null, 9);
 }

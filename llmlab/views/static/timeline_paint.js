@@ -11,6 +11,7 @@ import { mix, rgb, textOn } from "./theme.js";
 import { lostWords } from "./timeline_words.js";
 
 const TIMELINE_DOTS_FROM = 5; // px of a step
+const [LOST_DASH, LOST_EVERY] = [4, 6]; // px: waiting after a preemption is dashed, as its line is in rows of shapes
 
 /** Rows as shapes, with names. */
 export function paintTimelineRows(g, scene) {
@@ -116,10 +117,13 @@ export function paintTimelinePixels(g, scene) {
   const { theme, phases, layout, scroll, slots } = scene;
   const [w, h] = [layout.plot, layout.rowsShown];
   const { image, pixels, small } = pixelSheet(scene.buffers, w, h);
-  const palette = PHASE_NAMES.map((name) => pixelOf(theme.phases[name] ?? theme.bg));
-  pixels.fill(palette[PHASE_CODE.none]);
+  const paletteOf = (phases) => PHASE_NAMES.map((name) => pixelOf(phases[name] ?? theme.bg));
+  const [own, other] = [paletteOf(theme.phases), paletteOf(theme.otherPhases)];
+  pixels.fill(own[PHASE_CODE.none]);
   const columns = (scene.columns ??= timelineColumnArrays(slots, layout.left)); // the same as long as the slots are
-  for (let r = 0; r < h; r++) paintPixelRow(pixels, r * w, phases.rows[scroll + r], columns, palette);
+  for (let r = 0; r < h; r++) {
+    paintPixelRow(pixels, r * w, phases.rows[scroll + r], columns, theme.others?.has(scroll + r) ? other : own);
+  }
   small.getContext("2d").putImageData(image, 0, 0);
   g.imageSmoothingEnabled = false;
   g.drawImage(small, layout.left, layout.top, w, h * layout.rowHeight);
@@ -144,6 +148,8 @@ function paintPixelRow(pixels, at, { codes, first, length }, columns, palette) {
     let code = PHASE_CODE.none;
     for (let i = Math.max(firsts[k] - first, 0); i < last; i++) if (codes[i] > code) code = codes[i];
     for (let x = starts[k]; x < ends[k]; x++) pixels[at + x] = palette[code];
+    if (code !== PHASE_CODE.lost) continue;
+    for (let x = starts[k]; x < ends[k]; x++) if (x % LOST_EVERY >= LOST_DASH) pixels[at + x] = palette[PHASE_CODE.none];
   }
 }
 

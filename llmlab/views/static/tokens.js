@@ -8,8 +8,9 @@ import { projectorMode } from "./projector.js";
 import { redrawing } from "./redraw.js";
 import { samplerLegend, samplerPart } from "./sampler_view.js";
 import {
-  TOKENS_CLASS_NAMES, tokensBeside, tokensClass, tokensMs, tokensPercent, tokensRows, tokensShown, tokensVisible,
+  tokensBeside, tokensClass, tokensMs, tokensPercent, tokensRows, tokensShown, tokensVisible,
 } from "./tokens_geometry.js";
+import { tokensLegend } from "./tokens_legend.js";
 import { latencyStrip } from "./tokens_strip.js";
 
 /**
@@ -160,16 +161,6 @@ function tokensKey(event, clock, boxes = null) {
   event.stopPropagation();
   clock.set(to());
   return clock.i;
-}
-
-function tokensLegend(parent) {
-  const line = element("div", "llmlab-legend", null, parent);
-  TOKENS_CLASS_NAMES.forEach((name, kind) => {
-    const item = element("span", "", null, line);
-    element("i", `llmlab-token-swatch llmlab-token-p${kind}`, null, item);
-    item.append(name);
-  });
-  return line;
 }
 
 // ---- the panel of one token

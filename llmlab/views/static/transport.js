@@ -1,7 +1,7 @@
 /** Play, step, scrub, speed, live, Stop: the row of buttons that moves the clock, and the keys of a view. */
 
 import { arrivalsBegin } from "./arrivals_begin.js";
-import { MARKS, element, paper, reword, thousands } from "./draw.js";
+import { MARKS, element, paper, resizePaper, reword, thousands } from "./draw.js";
 import { liveSide } from "./live_side.js";
 
 const ICONS = {
@@ -81,6 +81,7 @@ export function transport(root, story, clock, live = null) {
   button("last", "Last step (End)", () => clock.set(clock.n - 1));
 
   const scrub = element("div", "llmlab-scrub", null, bar);
+  const sheet = paper(scrub, 1, 34);
   const range = element("input", "", null, scrub);
   range.type = "range";
   range.min = 0;
@@ -101,19 +102,14 @@ export function transport(root, story, clock, live = null) {
   // Of an engine that is seen from outside: what came, in seconds after the first request was sent.
   const noun = story.head.unseen ? "arrival" : "step";
   const begin = () => (story.head.unseen ? arrivalsBegin(story) : 0);
-  let canvas = null;
   let events = [];
   let marks = { key: "", at: [] };
   let seen = 0;
   function draw(theme, width = scrub.clientWidth) {
     events.push(...eventsOf(story.steps, seen));
     seen = story.length;
-    if (!canvas || canvas.w !== width) {
-      canvas?.canvas.remove();
-      canvas = paper(scrub, width, 34);
-      scrub.prepend(canvas.canvas);
-    }
-    const { g } = canvas;
+    resizePaper(sheet, width, 34, theme.scale);
+    const { g } = sheet;
     const x = (i) => EDGE + ((width - 2 * EDGE) * i) / Math.max(1, clock.n - 1);
     g.clearRect(0, 0, width, 34);
     g.fillStyle = theme.line;
@@ -130,7 +126,11 @@ export function transport(root, story, clock, live = null) {
     const number = (n) => (n == null ? "–" : thousands(n));
     reword(now, `${noun} ${number(step?.n)} `);
     const lastStep = story.steps[clock.n - 1];
-    reword(rest, `of ${number(lastStep?.n)}${step ? ` · ${(step.t - begin()).toFixed(2)} s` : ""}`);
+    const after = (at) => `of ${number(lastStep?.n)}${at ? ` · ${(at.t - begin()).toFixed(2)} s` : ""}`;
+    reword(rest, after(step));
+    // The room that its longest words take: with each other room the bar beside it would be laid out again.
+    const longest = `${noun} ${number(lastStep?.n)} ${after(lastStep)}`.replace(/\d/g, "0");
+    if (state.dataset.longest !== longest) state.dataset.longest = longest;
     const sign = clock.isPlaying ? "pause" : "play";
     if (play.dataset.sign !== sign) play.replaceChildren(icon(sign)); // replaced while it is pressed, it would lose the click
     play.dataset.sign = sign;

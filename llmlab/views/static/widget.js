@@ -1,27 +1,37 @@
 /** The widget of all pictures of a run: messages of the kernel in, orders of the user out. view.js draws. */
 
 import { element, say } from "./draw.js";
+import { goneBox, whenGone } from "./gone.js";
 import { decode, placed } from "./place.js";
-import { frozenWords, join, leave } from "./telling.js";
+import { join, leave } from "./telling.js";
 import { show } from "./view.js";
 
 const FALLBACK_MS = 700; // a kernel that takes messages has answered Stop by then
+const UNHEARD_MS = 3000; // and now it is to be said that it has not
+const UNHEARD = "Stop was not heard: the kernel does not answer. It is busy, cut off or gone; Stop asks it again.";
 const TELL_CURSOR_MS = 150;
 
-/** What the transport drives: the run behind a widget, until it has ended or the kernel is gone. */
-function liveOf(model, isCut) {
+/** What the transport drives: the run behind a widget, until it has ended or the kernel is gone. `changed`: how it is heard. */
+function liveOf(model, isCut, changed) {
   const isHere = () => model.get("state") !== "ended" && !isCut();
+  const isWaiting = () => isHere() && model.get("state") !== "stopping";
+  let [isUnheard, timers] = [false, []];
+  const hear = (value) => {
+    isUnheard = value;
+    changed();
+  };
   return {
     isRunning: isHere,
+    isUnheard: () => isUnheard && isWaiting(),
     ...(model.get("options").is_shared ? {} : { isPaused: () => model.get("state") === "paused" }),
     drive: (order) => model.send({ t: "drive", ...order }),
     stop: () => {
+      hear(false);
+      timers.forEach(clearTimeout);
+      // Not even noticed: a cell keeps the kernel busy. If it waits for this run, interrupting the cell ends the run.
+      const interrupt = () => isWaiting() && model.get("is_awaited") && interruptKernel(model.get("options").kernel);
+      timers = [setTimeout(interrupt, FALLBACK_MS), setTimeout(() => hear(isWaiting()), UNHEARD_MS)];
       model.send({ t: "stop" });
-      setTimeout(() => {
-        // Not even noticed: a cell keeps the kernel busy. If it waits for this run, interrupting the cell ends the run.
-        const isUnheard = isHere() && model.get("state") !== "stopping";
-        if (isUnheard && model.get("is_awaited")) interruptKernel(model.get("options").kernel);
-      }, FALLBACK_MS);
     },
   };
 }
@@ -39,8 +49,8 @@ function render({ model, el }) {
   const options = model.get("options");
   let isCut = false;
   const isComing = model.get("state") !== "ended";
-  const live = isComing && model.get("state") !== "telling" ? liveOf(model, () => isCut) : null;
-  const root = element("div", "", null, el);
+  const live = isComing && model.get("state") !== "telling" ? liveOf(model, () => isCut, () => onState()) : null;
+  const root = element("div", "llmlab-view", null, el);
   const note = element("p", "llmlab-note");
   let shown = null;
   const draw = () => {
@@ -72,38 +82,49 @@ function render({ model, el }) {
     model.send({ t: "need", have });
   };
   const onState = () => {
-    say(note, live && isCut ? frozenWords(telling.story) : model.get("note"));
+    const isBoxed = (live && isCut) || telling.story?.head.incident;
+    say(note, live?.isUnheard() ? [[UNHEARD, 0]] : isBoxed ? [] : model.get("note"));
     if (telling.clock && (model.get("state") === "ended" || isCut)) telling.clock.isLive = false;
     shown?.changed();
   };
-  const onComm = () => {
-    isCut = !isCut; // the channel to the kernel was there when this was drawn
+  const onOpening = () => {
+    const { incident } = decode(model.get("opening")).head;
+    if (!telling.story || !incident) return;
+    telling.story.head.incident = incident; // the engine died, and the view stays
+    draw();
     onState();
   };
-  model.on("comm_live_update", onComm);
+  const stopHoping = whenGone(model, () => {
+    isCut = true;
+    const last = telling.story?.steps.at(-1);
+    if (live) goneBox(root, last ? `step ${last.n}` : "");
+    onState();
+  });
   model.on("msg:custom", onMessage);
   model.on("change:state", onState);
   model.on("change:note", onState);
+  model.on("change:opening", onOpening);
   onState();
-  const forget = live ? tellCursor(model, telling) : () => {};
+  const forget = live ? tellCursor(model, telling, () => isCut) : () => {};
   return () => {
     forget();
-    model.off("comm_live_update", onComm);
+    stopHoping();
     model.off("msg:custom", onMessage);
     model.off("change:state", onState);
     model.off("change:note", onState);
+    model.off("change:opening", onOpening);
     shown?.destroy();
     leave(telling, listener);
   };
 }
 
 /** Tell the kernel where a user stopped to look: the frozen twin shows that step. */
-function tellCursor(model, telling) {
+function tellCursor(model, telling, isCut) {
   let told = null;
   const timer = setInterval(() => {
     const clock = telling.clock;
     const at = !clock || clock.following ? null : telling.from + clock.i;
-    if (at === told || model.get("state") === "ended") return;
+    if (at === told || model.get("state") === "ended" || isCut()) return;
     told = at;
     model.send({ t: "at", i: at });
   }, TELL_CURSOR_MS);

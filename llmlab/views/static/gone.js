@@ -1,0 +1,28 @@
+/** When the kernel behind a widget goes away: that is noticed once, and said in a box. This file must not draw pictures. */
+
+import { goneNotice, notice } from "./notice.js";
+
+/**
+ * Call act() when the channel to the kernel is cut; returns what ends that. Jupyter's widgets tell it at each restart, also
+ * of a kernel that was gone before; a channel never comes back: what runs again makes a widget of its own.
+ */
+export function whenGone(model, act) {
+  let isGone = false;
+  const tell = () => {
+    if (isGone) return;
+    isGone = true;
+    act();
+  };
+  model.on("comm_live_update", tell);
+  return () => model.off("comm_live_update", tell);
+}
+
+/** The box that says so, below the head of a view. `last`: words for the last that came, see goneNotice(). */
+export function goneBox(root, last) {
+  const box = notice(root, goneNotice(last));
+  box.classList.add("llmlab-line");
+  root.querySelector(".llmlab-waiting")?.remove();
+  const head = root.querySelector(".llmlab-head, h3");
+  if (head) head.after(box);
+  return box;
+}

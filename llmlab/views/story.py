@@ -50,21 +50,21 @@ class Story:
     @classmethod
     def of(cls, trace: Trace) -> Story:
         story = cls(trace.header)
-        for _ in story.tell(trace, len(trace.step_records) or 1):
+        for _ in story.tell(trace, [len(trace.step_records)]):
             pass
         return story
 
-    def tell(self, trace: Trace, num_steps: int) -> Iterator[int]:
-        """All of a trace, `num_steps` at a time; yields how many steps are told."""
+    def tell(self, trace: Trace, ends: Sequence[int]) -> Iterator[int]:
+        """All of a trace, in parts with these ends: yields each when so many steps are told."""
         for request in trace.request_records:
             self.add_request(request)
-        for first in range(0, len(trace.step_records) or 1, num_steps):
+        for end in ends:
             with no_garbage():
-                for step in trace.step_records[first : first + num_steps]:
+                for step in trace.step_records[len(self.steps) : end]:
                     self.add_step(step)
-            if len(self.steps) == len(trace.step_records):
+            if end == len(trace.step_records):
                 self.tell_end(trace.incidents)
-            yield len(self.steps)
+            yield end
 
     def tell_end(self, incidents: Sequence[Incident]) -> None:
         """What ended the trace other than its last step: it is told with that step, once."""

@@ -20,8 +20,8 @@ if TYPE_CHECKING:
     from llmlab.views.twin import Twin
     from llmlab.views.widget import View
 
-# A page draws a long trace while the rest of it is told, so many steps at a time.
-PART_STEPS = 1000
+# A page draws the beginning of a long trace while the rest is told, in few parts: it draws each of them.
+PART_STEPS, NEXT_PART_STEPS = 1000, 3000
 # What a notebook shows that was saved before there was a twin, when its kernel is gone.
 UNENDED = "The run had not ended when this notebook was saved, so there is no picture of it. Run the cell again."
 UNDRAWN = "This notebook was saved before the picture was drawn. Run the cell again."
@@ -53,7 +53,8 @@ class StoryView(Placed["View"]):
         view = cls(story, parts, title, story_id, presentation=presentation)
         view._num_steps = num_steps = len(trace.step_records)
         is_long = num_steps > 2 * PART_STEPS and not trace.incidents
-        view._rest = story.tell(trace, PART_STEPS if is_long else num_steps or 1)
+        parts_end = range(PART_STEPS, num_steps, NEXT_PART_STEPS) if is_long else ()
+        view._rest = story.tell(trace, [*parts_end, num_steps])
         next(view._rest)
         return view
 

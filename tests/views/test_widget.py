@@ -20,7 +20,7 @@ from llmlab.engines import registry
 from llmlab.trace import Trace
 from llmlab.views import display
 from llmlab.views.story import Story
-from llmlab.views.story_view import PART_STEPS
+from llmlab.views.story_view import NEXT_PART_STEPS, PART_STEPS
 from llmlab.views.widget import View, keep_subshell
 
 WIDGET = "application/vnd.jupyter.widget-view+json"
@@ -115,7 +115,7 @@ def test_a_page_gets_a_long_trace_in_parts_and_the_twin_in_the_end(monkeypatch: 
     view._ipython_display_()
     opening = json.loads(view.widget.opening)
     assert len(opening["steps"]) == PART_STEPS and opening["num_left"] == len(whole) - PART_STEPS
-    assert [message["from"] for message in sent] == [PART_STEPS, 2 * PART_STEPS]
+    assert [message["from"] for message in sent] == [PART_STEPS, PART_STEPS + NEXT_PART_STEPS]
     assert opening["steps"] + [step for message in sent for step in message["steps"]] == whole
     assert "image/png" not in published[0] and "image/png" in published[1]
     assert all("data-llmlab-place" in bundle["text/html"] for bundle in published)
@@ -126,13 +126,13 @@ def test_a_page_gets_a_long_trace_in_parts_and_the_twin_in_the_end(monkeypatch: 
 
 
 def long_trace() -> Trace:
-    """One request that decodes one token in each of 2,500 steps."""
+    """One request that decodes one token in each of 4,500 steps."""
     first = preemption_in_blocks()
     (request, *_) = first.request_records
     num_prompt = len(request.prompt_token_ids)
     steps = [
         step(i, [share(request.request_id, "decode", 1, num_prompt + i, num_prompt, i)], None, {request.request_id: i})
-        for i in range(2 * PART_STEPS + 500)
+        for i in range(PART_STEPS + NEXT_PART_STEPS + 500)
     ]
     return Trace(first.header, (request,), tuple(steps))
 

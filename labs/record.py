@@ -1,11 +1,12 @@
 """Record the runs that `llmlab.labs.recorded` plays where no engine is installed: `python labs/record.py`.
 
-Each is a run of a cell of a lab.py, and is written into the folder recorded/ of that lab. What the cells ask is said
-there; when it changes, it must change here.
+Each is a run of a cell of a lab.py, and is written into the folder recorded/ of that lab. When a cell changes, it must
+change here, but for a list of prompts that the lab.py writes out: that is read there.
 """
 
 from __future__ import annotations
 
+import ast
 import ctypes
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -36,15 +37,7 @@ def tokens_and_sampling() -> None:
         ours_first, usual = ("temp", "min_p", "top_p"), ("top_p", "min_p", "temp")
         _keep_array("lab01", "q5_draws", _draws(logits.astype(np.float32), ours_first))
         _keep_array("lab01", "q5_draws_usual", _draws(logits.astype(np.float32), usual))
-        prompts = [
-            "Write a poem about rain.",
-            "Why is the sky blue?",
-            "Name three uses of a brick.",
-            {"prompt": "The best way to learn is", "raw": True},
-            {"prompt": "Once upon a time", "raw": True},
-            {"prompt": "The three most important things in life are", "raw": True},
-        ]
-        _keep("lab01", "q6", _done(ours.batch(prompts, max_tokens=160)))
+        _keep("lab01", "q6", _done(ours.batch(_prompts("lab01"), max_tokens=160)))
 
 
 def kv_cache() -> None:
@@ -69,6 +62,13 @@ def paged_kv() -> None:
     prompts = [f"Write one sentence about {thing} {place}." for thing in things for place in ("at sea", "in the hills")]
     with llmlab.load("smollm2-135m", engine="llamacpp", ctx=1024, seqs=4) as cells:
         _keep("lab03", "cells", _done(cells.batch(prompts, max_tokens=16)))
+
+
+def _prompts(lab_id: str) -> Any:
+    """The list of prompts that a lab.py writes out."""
+    body = ast.parse((_lab(lab_id) / "lab.py").read_text(encoding="utf-8")).body
+    [said] = [node.value for node in body if isinstance(node, ast.Assign) and ast.unparse(node.targets[0]) == "prompts"]
+    return ast.literal_eval(said)
 
 
 def _done(run: Any) -> Trace:
@@ -119,9 +119,14 @@ def _keep_array(lab_id: str, name: str, array: NDArray[Any]) -> None:
 
 
 def _folder(lab_id: str) -> Path:
+    folder = _lab(lab_id) / "recorded"
+    folder.mkdir(exist_ok=True)
+    return folder
+
+
+def _lab(lab_id: str) -> Path:
     [lab] = LABS.glob(f"{lab_id}_*")
-    (lab / "recorded").mkdir(exist_ok=True)
-    return lab / "recorded"
+    return lab
 
 
 if __name__ == "__main__":

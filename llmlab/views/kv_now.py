@@ -9,7 +9,8 @@ from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 from llmlab.trace.runs import runs
-from llmlab.views.story import PHASES, Story, requests_in
+from llmlab.views.shares import requests_in
+from llmlab.views.story import PHASES, Story
 
 DECODE = PHASES["decode"]
 # [request, phase, tokens, computed before]

@@ -18,7 +18,7 @@ from llmlab.views.figures import BlockFigures, figures_for
 from llmlab.views.narration import Events, ended, narrate
 from llmlab.views.narration_arrivals import narrate_arrivals
 from llmlab.views.phrases import Phrase, joined
-from llmlab.views.shares import Rows, Shares, requests_in
+from llmlab.views.shares import Rows, Shares
 from llmlab.views.story_head import head_of, short_name
 
 PHASES = {"prefill": 0, "decode": 1, "recompute": 2}
@@ -307,4 +307,4 @@ def _milliseconds(step: Step) -> list[float] | None:
     return [round(1000 * schedule_s, 3), round(1000 * forward_s, 3), round(1000 * update_s, 3)]
 
 
-__all__ = ["PHASES", "Story", "head_of", "requests_in", "short_name"]
+__all__ = ["PHASES", "Story", "head_of", "short_name"]

@@ -200,7 +200,7 @@ class BlocksPicture:
             items += [("shared, ref count", 18, shared), ("cached, free to take", 18, cached)]
         items.append(("free", 18, lambda x, y: paper.dotted_box(x, y + 1, 18, 12, INK3)))
         if self.story.others:
-            items.append(("of other clients", 12, lambda x, y: paper.box(x, y + 1.5, 12, 12, ink.GREYS[0])))
+            items.append(ink.others_sign(paper))
         if has_prefixes and self.count <= 64:
             items.append(
                 ("taking this block evicted a cached prefix", 12, lambda x, y: paper.mark("evicted", x + 6, y + 7))

@@ -218,5 +218,5 @@ class CellsPicture:
         if not self.story.head["prefix_caching"]:
             items = [item for item in items if item[2] not in (shared, kept)]
         if self.story.others:
-            items.append(("of other clients", 12, lambda x, y: paper.box(x, y + 1.5, 12, 12, ink.GREYS[0])))
+            items.append(ink.others_sign(paper))
         return items

@@ -309,3 +309,8 @@ def _split(words: str) -> list[str]:
             parts.append(" ")
         parts += _PIECES.findall(word)
     return parts
+
+
+def others_sign(paper: Paper) -> LegendItem:
+    """The sign of a legend for what is grey: it is not one's own."""
+    return "of other clients", 12, lambda x, y: paper.box(x, y + 1.5, 12, 12, GREYS[0])

@@ -5,7 +5,8 @@ from __future__ import annotations
 from bisect import bisect_left
 from typing import Any
 
-from llmlab.views.story import Story, requests_in
+from llmlab.views.shares import requests_in
+from llmlab.views.story import Story
 
 # Ascending by rarity: a place that stands for several steps shows the rarest.
 NONE, WAITING, DECODE, GROW, PREFILL, RECOMPUTE, LOST = range(7)

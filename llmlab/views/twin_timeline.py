@@ -187,7 +187,7 @@ class _Rows(Strips):
             items.append(("prefix hit", 12, lambda x, y: paper.mark("hit", x + 6, y + 7.5)))
         items.append(("finished, tokens out", 4, lambda x, y: paper.box(x, y + 1, 4, 12, INK)))
         if self.story.others:
-            items.append(("of other clients", 12, lambda x, y: paper.box(x, y + 1.5, 12, 12, ink.GREYS[0])))
+            items.append(ink.others_sign(paper))
         return items
 
 

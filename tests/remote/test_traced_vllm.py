@@ -28,7 +28,8 @@ from llmlab.remote import TracedHandle
 from llmlab.trace import Trace
 from llmlab.trace.whose import is_other
 from llmlab.views.live import live_of
-from llmlab.views.story import Story, requests_in
+from llmlab.views.shares import requests_in
+from llmlab.views.story import Story
 from tests.engines.vllm_serving import ON_CPU, served
 from tests.local_servers import free_port
 

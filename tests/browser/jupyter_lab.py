@@ -172,6 +172,17 @@ class Notebook:
         script = "jupyterapp.shell.currentWidget.context.sessionContext.session.kernel"
         self.page.evaluate(f"async () => {{ await {script}.restart(); await {script}.info; }}")
 
+    def shut_down_kernel(self) -> None:
+        """As "Shut Down Kernel" in the menu does; nothing starts another one."""
+        self._command("kernelmenu:shutdown")
+
+    def change_kernel(self) -> None:
+        """Another one in place of the one that there is, if there is one, and wait until it answers."""
+        self.page.evaluate(
+            "async () => { const context = jupyterapp.shell.currentWidget.context.sessionContext; "
+            "await context.changeKernel({ name: 'python3' }); await context.session.kernel.info; }"
+        )
+
     def wait_idle(self) -> None:
         script = f"() => document.querySelector('{PANEL} .jp-Notebook-ExecutionIndicator')?.dataset.status === 'idle'"
         self.page.wait_for_function(script, timeout=60_000)

@@ -233,6 +233,28 @@ def test_a_kernel_that_dies_in_a_run_is_told_and_the_last_picture_can_be_looked_
     run_cells(opened, 3)
 
 
+def test_a_kernel_that_is_shut_down_or_changed_for_another_in_a_run_is_told_too(notebook: Open):
+    opened = notebook(
+        "shut_down.ipynb", FAKE, "run = eng.batch(prompts, max_tokens=900)\ndisplay(llmlab.watch(run))",
+        "import os\nprint(os.getpid())",
+    )  # fmt: skip
+    view = opened.output(1).locator(".llmlab-view")
+    box, state = view.locator(".llmlab-notice"), view.locator(".llmlab-state")
+    for end in (opened.shut_down_kernel, opened.change_kernel):
+        run_cells(opened, 0, 1)
+        kernel = printed(opened, 2)
+        expect(state).to_contain_text(re.compile(r"step [1-9]\d+ of"), timeout=20_000)
+        expect(box).to_have_count(0)
+        os.kill(kernel, signal.SIGSTOP)  # or its last act might be the twin
+        end()
+        expect(box).to_contain_text(re.compile(r"✕ The kernel is gone: frozen at step \d+"))
+        expect(view.locator(".llmlab-live-side")).to_be_hidden()
+        view.press("Home")
+        expect(state).to_contain_text(re.compile(r"step 0 of [1-9]\d+"))
+        opened.change_kernel()
+        expect(box).to_be_visible()  # that one is not back
+
+
 def test_an_engine_that_dies_in_a_run_is_told_with_its_cause_and_can_be_looked_through(notebook: Open):
     opened = notebook(
         "died.ipynb", FAKE, "run = eng.batch(prompts, max_tokens=900)\nllmlab.watch(run)", "print(eng.pid)",

@@ -51,3 +51,15 @@ test("a kernel that is gone stays gone, however often Jupyter tells it", () => {
   stop();
   assert.equal(heard.size, 0);
 });
+
+test("a kernel that is shut down is gone when its connection is", () => {
+  const heard = new Set();
+  const disposed = { connect: (f) => heard.add(f), disconnect: (f) => heard.delete(f) };
+  const model = { on() {}, off() {}, widget_manager: { kernel: { disposed } } };
+  let count = 0;
+  const stop = whenGone(model, () => count++);
+  for (const f of heard) f();
+  assert.equal(count, 1);
+  stop();
+  assert.equal(heard.size, 0);
+});

@@ -4,7 +4,8 @@ import { goneNotice, notice } from "./notice.js";
 
 /**
  * Call act() when the channel to the kernel is cut; returns what ends that. Jupyter's widgets tell it at each restart, also
- * of a kernel that was gone before; a channel never comes back: what runs again makes a widget of its own.
+ * of a kernel that was gone before. Of a kernel that is shut down or changed for another they tell nothing: there the
+ * connection itself does, where the front end has one. A channel never comes back: what runs again makes a widget of its own.
  */
 export function whenGone(model, act) {
   let isGone = false;
@@ -13,8 +14,13 @@ export function whenGone(model, act) {
     isGone = true;
     act();
   };
+  const disposed = model.widget_manager?.kernel?.disposed;
   model.on("comm_live_update", tell);
-  return () => model.off("comm_live_update", tell);
+  disposed?.connect?.(tell);
+  return () => {
+    model.off("comm_live_update", tell);
+    disposed?.disconnect?.(tell);
+  };
 }
 
 /** The box that says so, below the head of a view. `last`: words for the last that came, see goneNotice(). */

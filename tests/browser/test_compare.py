@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import json
+import os
 import re
+import signal
 from collections.abc import Callable
 from pathlib import Path
 
@@ -150,3 +152,25 @@ for name in "ab":
     opened.run_cell(2)
     assert opened.output(2).first.inner_text().startswith("xdd")
     assert opened.page.locator(".jp-CodeCell").count() == 3
+
+
+def test_a_comparison_whose_kernel_is_shut_down_says_so_and_offers_no_stop(notebook: Open):
+    opened = notebook(
+        "compare_shut_down.ipynb",
+        f"""import os, sys, llmlab
+sys.path.append({str(ROOT / "tests" / "engines")!r})
+for name in "ab":
+    llmlab.load("letters", engine="fake_engine:FakeEngine", name=name, ctx=1000, options={{"step_s": 0.05}})
+llmlab.compare("one two", ["a", "b"], max_tokens=900, together=True, wait=False)""",
+        "print(os.getpid())",
+    )
+    opened.run_cell(0)
+    opened.run_cell(1)
+    output = opened.output(0)
+    expect(columns(output).nth(1).locator(".llmlab-compare-text")).to_contain_text("one", timeout=20_000)
+    stop = output.locator(".llmlab-stop:visible")
+    expect(stop).to_have_count(3)  # of each column, and of all
+    os.kill(json.loads(opened.output(1).inner_text()), signal.SIGSTOP)  # or it would end the runs first
+    opened.shut_down_kernel()
+    expect(output.locator(".llmlab-notice")).to_contain_text("✕ The kernel is gone: frozen at the tokens that arrived")
+    expect(stop).to_have_count(0)

@@ -118,7 +118,7 @@ function compareButton(parent, words, key, act, { pressed = null, className = "l
 function drawCompareBar(bar, data, at, { go, send, redraw }) {
   const { head } = data;
   const count = head.prompts.length;
-  const isOpen = head.state === "running" && send;
+  const isOpen = head.state === "running" && send !== null;
   const modes = COMPARE_MODES.filter(([mode]) => !head.blind && (mode !== "logprobs" || head.has_logprobs));
   const key = JSON.stringify([at.prompt, count, at.mode, head.state, isOpen, modes.length]);
   compareReplace(bar, key, () => {

@@ -89,7 +89,7 @@ class VllmEngine:
             fingerprint=config.fingerprint,
             dtype=str(core.config.model_config.dtype).removeprefix("torch."),
             device=f"{core.num_workers} x {device}" if core.num_workers > 1 else device,
-            num_threads=int(os.environ["OMP_NUM_THREADS"]) if on_cpu else None,
+            num_threads=core.num_workers * int(os.environ["OMP_NUM_THREADS"]) if on_cpu else None,
             capabilities=self.capabilities,
             block_size=core.block_size,
             num_blocks=core.num_blocks,

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import threading
+
 import pytest
 
 from llmlab.views import pace
@@ -11,8 +13,18 @@ def test_a_look_that_costs_more_comes_less_often_and_least_often_beside_the_engi
     monkeypatch.setattr(pace, "MAX_SHARE", 0.1)
     monkeypatch.setattr(pace, "MAX_SHARE_OF_ENGINE", 0.01)
     costs_s = (0.0001, 0.001, 0.0015, 0.01, 1.0)
-    assert [pace.period_s(cost, is_beside=True) for cost in costs_s] == pytest.approx([0.05, 0.1, 0.15, 0.25, 0.25])
+    assert [pace.period_s(cost, is_beside=True) for cost in costs_s] == pytest.approx([0.05, 0.1, 0.15, 0.5, 0.5])
     assert [pace.period_s(cost, is_beside=False) for cost in costs_s] == pytest.approx([0.05, 0.05, 0.05, 0.1, 0.25])
+
+
+def test_who_waits_for_what_they_asked_for_ends_a_rest(monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr(pace, "period_s", lambda mean_s, is_beside: 60.0)
+    one, rested = pace.Pace(), threading.Event()
+    resting = threading.Thread(target=lambda: (one.rest(is_beside=True), rested.set()), daemon=True)
+    resting.start()
+    assert not rested.wait(0.2)
+    one.hurry()
+    assert rested.wait(10)
 
 
 def test_what_looks_cost_counts_from_the_second_on():

@@ -11,11 +11,13 @@ import json
 import random
 import statistics
 import time
+from collections import defaultdict
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
 import httpx
+from ahocorasick import Automaton
 
 NUM_ASKS, WITHIN_S, TIMEOUT_S = 3, 20.0, 900.0
 
@@ -41,7 +43,7 @@ class Asked:
 
 @dataclass
 class Student:
-    """`seen`: what GET /trace told him, as it came."""
+    """`seen`: what GET /trace told him, as it came; there when he has stopped watching."""
 
     name: str
     token: str
@@ -81,10 +83,14 @@ async def watch(url: str, student: Student, is_over: asyncio.Event) -> None:
     """Read the trace until it is over."""
 
     async def read() -> None:
-        async with _client(url, student) as client, client.stream("GET", "/trace") as response:
-            assert response.status_code == 200, response.status_code
-            async for part in response.aiter_bytes():
-                student.seen += part
+        parts: list[bytes] = []
+        try:
+            async with _client(url, student) as client, client.stream("GET", "/trace") as response:
+                assert response.status_code == 200, response.status_code
+                async for part in response.aiter_bytes():
+                    parts.append(part)
+        finally:
+            student.seen = b"".join(parts)
 
     reading = asyncio.create_task(read())
     ending = asyncio.create_task(is_over.wait())
@@ -141,20 +147,31 @@ def worst_over_median(students: Sequence[Student]) -> float:
     return max(waits) / statistics.median(waits)
 
 
-def leaks(students: Sequence[Student], eyes: Sequence[Student] | None = None) -> Iterator[str]:
-    """What is somebody else's in what a student saw: a sentence each. `eyes`: who is looked at, if not all."""
-    eyes = students if eyes is None else eyes
-    # most of it is the same for all: each line is searched once, whoever saw it
-    saw: dict[bytes, list[Student]] = {}
-    for student in eyes:
+def leaks(students: Sequence[Student]) -> Iterator[str]:
+    """What is somebody else's in what a student saw: a sentence each."""
+    # most of it is the same for all: each line is searched once, for everything, whoever saw it
+    saw: dict[bytes, list[str]] = {}
+    contents = Automaton()
+    for student in students:
         yield from _told_of_others(student)
         for line in set(student.seen.split(b"\n")):
-            saw.setdefault(line, []).append(student)
+            saw.setdefault(line, []).append(student.name)
+        for _, content in _of(student):
+            contents.add_word(_characters(content), content)
+    contents.make_automaton()
+    found: defaultdict[bytes, set[str]] = defaultdict(set)
+    for line, names in saw.items():
+        for _, content in contents.iter(_characters(line)):
+            found[content].update(names)
     for other in students:
         for what, content in _of(other):
-            found = {student.name for line, some in saw.items() if content in line for student in some}
-            for name in sorted(found - {other.name}):
+            for name in sorted(found[content] - {other.name}):
                 yield f"{name} saw the {what} of {other.name}: {content!r}"
+
+
+def _characters(content: bytes) -> str:
+    """One for each byte, also where the stream was cut within a character of UTF-8."""
+    return content.decode("latin-1")
 
 
 def _of(student: Student) -> Iterator[tuple[str, bytes]]:

@@ -220,7 +220,7 @@ def test_sixty_students_are_served_none_is_starved_and_nobody_sees_anothers_text
     asyncio.run(lesson())
     assert lost(students) == []
     assert worst_over_median(students) <= 3
-    assert list(leaks(students, eyes=students[::4])) == []  # of all of them in the soak: it takes a while
+    assert list(leaks([*students, flooder])) == []
     assert all(len(student.seen) > 10_000 for student in students)
     assert {asked.status for asked in flooder.asked} == {200, 429}
     assert all(asked.retry_after for asked in flooder.asked if asked.status == 429)
@@ -248,6 +248,55 @@ def test_the_search_for_leaks_finds_each_kind_of_leak():
     ):  # fmt: skip
         bob.seen = own + leak
         assert list(leaks([ada, bob])), leak
+
+
+def test_among_two_hundred_students_each_leak_is_told_with_who_saw_it_and_whose_it_is():
+    shared = ['{"request_id":"*1","prompt_token_ids":[2147483648],"whose":"other"}']
+    shared += [f'{{"step":{i},"tokens":[{{"request_id":"*1","token_id":2147483648}}]}}' for i in range(50)]
+    told, students = {}, []
+    for i in range(200):
+        name, secret = f"s{i:03}", chr(0x4E00 + i) * 3
+        asked = Asked(f"{name}.q", 0.0, prompt_token_ids=[1000 + i, 7, 8], token_ids=[9, 2000 + i, 7])
+        students.append(Student(name, "t", secret, [asked]))
+        own = [f'{{"request_id":"{name}.q","prompt_token_ids":[{1000 + i},7,8],"prompt_text":"{secret}"}}']
+        own += [f'{{"step":50,"tokens":[{{"request_id":"{name}.q","token_id":9,"text":"{secret}"}}]}}']
+        told[name] = [*shared, *own]
+
+    def found() -> list[str]:
+        for student in students:
+            seen = "\n".join([*told[student.name], student.secret]).encode()
+            student.seen = seen[:-1]  # the stream was cut within a character
+        return sorted(leaks(students))
+
+    assert found() == []
+    told["s003"].append('{"x":"一丁丁丁一"}')
+    told["s005"].append('{"user":"s198"}')
+    told["s008"].append('{"x":[5,1009,7,8,5]}')
+    told["s013"].append('{"x":[9,2199,7]}')
+    told["s021"].append('{"request_id":"*2","prompt_token_ids":[7],"whose":"other"}')
+    told["s034"].append('{"request_id":"*3","prompt_token_ids":[2147483648],"whose":"other","prompt_text":"x"}')
+    told["s055"].append('{"request_id":"r","prompt_token_ids":[7]}')
+    told["s089"].append('{"step":51,"tokens":[{"request_id":"r","token_id":2147483648}]}')
+    told["s144"].append('{"step":51,"tokens":[{"request_id":"*1","token_id":5}]}')
+    told["s198"].append('{"step":51,"tokens":[{"request_id":"*1","token_id":2147483648,"text":"x"}]}')
+    for name in ("s100", "s101"):  # one line that two saw
+        told[name].append('{"x":"丂丂丂","y":"s199"}')
+    assert found() == [
+        f"s003 saw the secret of s001: {'丁丁丁'.encode()!r}",
+        "s005 saw the name of s198: b's198'",
+        "s008 saw the token ids of s009: b'1009,7,8'",
+        "s013 saw the token ids of s199: b'9,2199,7'",
+        "s021 saw the prompt of *2",
+        "s034 saw the prompt of *3",
+        "s055 saw r whole",
+        "s089 saw a token of r",
+        "s100 saw the name of s199: b's199'",
+        f"s100 saw the secret of s002: {'丂丂丂'.encode()!r}",
+        "s101 saw the name of s199: b's199'",
+        f"s101 saw the secret of s002: {'丂丂丂'.encode()!r}",
+        "s144 saw what came of *1",
+        "s198 saw what came of *1",
+    ]
 
 
 @pytest.mark.parametrize(

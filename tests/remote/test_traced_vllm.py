@@ -102,6 +102,8 @@ def test_an_idle_server_shows_its_cache_at_once_and_its_steps_as_they_come(vllm_
     header = far.header
     assert (header.engine, header.model, header.block_size, header.num_blocks) == ("vllm", "smol", 32, 24)
     assert far.capabilities.kv == "blocks" and far.is_seen and far.clock.error_s < 1
+    of_all = live_of(far.following)
+    of_all.attach(FakeScreen())
     other = threading.Thread(target=ask_as_somebody_else, args=(vllm_server.url, 48))
     other.start()
     prompt = "One, two, three, four, five, six, seven, eight. " * 6
@@ -127,11 +129,17 @@ def test_an_idle_server_shows_its_cache_at_once_and_its_steps_as_they_come(vllm_
     story = run.view.story
     assert story is not None and story.head["kind"] == "blocks" and sum(len(s["fin"]) for s in story.steps) >= 3
     # what a block holds is written out in its tooltip: of ours, as it came; nothing of others
-    for request, answer in zip([r for r in story.requests if not r.get("other")], answers, strict=True):
-        assert "".join(request["pieces"]) == far.detokenize(answer.prompt_token_ids)
-        assert words_of(story, story.index_of(request["id"])) == answer.text
     assert prompt in far.detokenize(answers[0].prompt_token_ids)
-    assert [r["pieces"] for r in story.requests if r.get("other")] in ([], [None])
+    assert wait_until(lambda: of_all.story is not None and sum(len(s["fin"]) for s in of_all.story.steps) == 5)
+    assert wait_until(lambda: all(r["pieces"] for r in of_all.story.requests if not r.get("other")))
+    for pictured, results in ((story, answers), (of_all.story, [*answers, chat])):
+        own = [request for request in pictured.requests if not request.get("other")]
+        for request, answer in zip(own, results, strict=True):
+            assert "".join(request["pieces"]) == far.detokenize(answer.prompt_token_ids)
+            assert words_of(pictured, pictured.index_of(request["id"])) == answer.text
+    (others,) = [request for request in of_all.story.requests if request.get("other")]
+    assert others["pieces"] is None and words_of(of_all.story, of_all.story.index_of(others["id"])) == ""
+    of_all.stop()
 
 
 def test_the_kv_cache_is_what_the_servers_own_file_says(vllm_server: VllmServer, far: TracedHandle):

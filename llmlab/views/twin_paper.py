@@ -188,8 +188,8 @@ class Paper:
         self._draw.polygon([(x * SCALE, y * SCALE) for x, y in points], fill)
 
     def hatch(self, x: float, y: float, w: float, h: float, colour: str, gap: float = 5, thick: float = 1.2) -> None:
-        """Lines from lower left to upper right."""
-        i = -h
+        """Lines from lower left to upper right; those of boxes side by side go on in each other."""
+        i = -h + -(x + y) % gap
         while i < w:
             start, end = max(0.0, -i), min(h, w - i)  # how far along the line is inside
             if end > start:

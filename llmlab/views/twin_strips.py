@@ -92,8 +92,7 @@ class Strips:
                 if colour is not None:
                     paper.box(x0, bottom - high, wide, high, colour)
                 elif high:
-                    paper.hatch(x0, bottom - high, wide, high, WARN, 4, 1.6)
-                    paper.box(x0, bottom - high, wide, high, None, WARN)
+                    recompute_box(paper, x0, bottom - high, wide, high)
                 bottom -= high
         paper.box(self.left, y + BUDGET, self.plot, 1, LINE)
         limit = self.story.head["token_budget"]
@@ -151,6 +150,14 @@ class Strips:
             words = f"axis cut at {number(end)} of {number(total)}"
             paper.text(words, self.left + 6, y + 8, size=11, colour=INK2, halo=BG)
         return y + KV
+
+
+def recompute_box(paper: Paper, x: float, y: float, w: float, h: float) -> None:
+    """Hatched; full where there is no room for lines."""
+    paper.box(x, y, w, h, WARN if w < 4 else BG)
+    if w >= 4:
+        paper.hatch(x, y, w, h, WARN, 4, 1.6)
+        paper.box(x, y, w, h, None, WARN)
 
 
 def _axis_end(most: float, total: int | None) -> float:

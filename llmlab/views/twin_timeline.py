@@ -7,14 +7,16 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
+from typing import Any
 
 from llmlab.views import twin_paper as ink
 from llmlab.views.story import Story
-from llmlab.views.twin_paper import BG, HIT, INK, INK2, INK3, LINE, SUB, WARN, LegendItem, Paper
+from llmlab.views.twin_paper import BG, GHOST, HIT, INK, INK2, INK3, LINE, SUB, WARN, LegendItem, Paper
 from llmlab.views.twin_phases import DECODE, GROW, LOST, NAMES, NONE, PREFILL, RECOMPUTE, WAITING, Row
-from llmlab.views.twin_strips import Strips
+from llmlab.views.twin_strips import Strips, recompute_box
 
 AXIS = 18
+GAP_EVERY = 3  # px in pixels of recompute: one of three is a gap
 
 
 def draw_timeline(paper: Paper, story: Story, index: int, x: float, y: float, width: float) -> float:
@@ -49,7 +51,7 @@ class _Rows(Strips):
             self._gutter(r, row, y + self.row_height / 2)
             self._pieces(row, y, ink.owner(r, len(self.rows), self.story.others))
             for mark in row.marks:
-                self._mark(mark, y + self.row_height / 2, BG if r % 2 else SUB)
+                self._mark(row, mark, y + self.row_height / 2, BG if r % 2 else SUB)
 
     def _gutter(self, r: int, row: Row, middle: float) -> None:
         paper, colour = self.paper, ink.owner(r, len(self.rows), self.story.others)
@@ -92,21 +94,25 @@ class _Rows(Strips):
         else:
             wide = max(1, x1 - x0 - 0.6 * (x1 - x0 > 3))
             if code == RECOMPUTE:
-                paper.box(x0, y + 1.5, wide, h - 3, BG, None)
-                paper.hatch(x0, y + 1.5, wide, h - 3, WARN, 4, 1.6)
-                paper.box(x0, y + 1.5, wide, h - 3, None, WARN)
+                recompute_box(paper, x0, y + 1.5, wide, h - 3)
                 return
             level = (h - 3) * min(1, row.tokens.get(first, 1) / self.budget)
             paper.box(x0, y + 1.5, wide, h - 3, ink.tint(colour))
             paper.box(x0, y + h - 1.5 - level, wide, level, colour)
             paper.box(x0, y + 1.5, wide, h - 3, None, ink.edge(colour))
 
-    def _mark(self, mark: tuple[int, str, int | None], middle: float, ground: str) -> None:
+    def _mark(self, row: Row, mark: tuple[int, str, int | None], middle: float, ground: str) -> None:
         paper, (step, kind, n) = self.paper, mark
         x0, x1 = self._at(step), self._at(step + 1)
         if kind == "hit":
-            at = max(self.left + 6, x0 - 7)
-            paper.box(at - 6, middle - 5.5, 12, 11, ground)
+            lost_from = step
+            while lost_from and row.codes[lost_from - 1] == LOST:
+                lost_from -= 1
+            is_tight = lost_from < step and x0 - self._at(lost_from) < 22
+            # Before the first step: beside its number in the gutter. Just after a preemption: not on its triangle.
+            at = x0 + min(8, max(5, (x1 - x0) / 2)) if is_tight else max(self.left - 5, x0 - 7)
+            if at > self.left:
+                paper.box(at - 6, middle - 5.5, 12, 11, ground)
             paper.mark("hit", at, middle + 0.5)
         elif kind == "preempted":
             paper.mark("preempted", x0 + 4, middle)
@@ -136,6 +142,7 @@ class _Rows(Strips):
         palettes = [greys if r in self.story.others else colours for r in range(self.num_shown)]
         picture = [palette[code] for palette, row in zip(palettes, of_column.tolist(), strict=True) for code in row]
         self.paper.pixels(columns, picture, self.left, self.top, 1, self.row_height)
+        self._gaps(of_column == RECOMPUTE)
         self.paper.box(self.left - 1, self.top - 1, columns + 2, self.bottom - self.top + 2, None, LINE)
         every = 50 if len(self.rows) >= 200 else 25
         others, last_y = self.story.others, -math.inf
@@ -150,6 +157,15 @@ class _Rows(Strips):
             words = f"{len(self.rows) - self.num_shown} more requests are not shown"
             self.paper.text(words, self.left, self.bottom + 11, size=11, colour=INK2)
 
+    def _gaps(self, is_again: Any) -> None:
+        """Lines of paper in recompute, bool [num_shown, columns]: in grey it is as dark as other phases."""
+        for r, x in zip(*is_again.nonzero(), strict=True):
+            if self.row_height == 1 and not (x and is_again[r, x - 1]):  # a single pixel has no room
+                continue
+            for y in range(r * self.row_height, (r + 1) * self.row_height):
+                if (x + y) % GAP_EVERY == 0:
+                    self.paper.box(self.left + x, self.top + y, 1, 1, BG)
+
     # ---- legend
 
     def _legend(self) -> list[LegendItem]:
@@ -159,7 +175,7 @@ class _Rows(Strips):
             words = {"grow": "decode, takes a new block", "lost": "waiting after preemption"}
             names = [n for n in NAMES[1:] if is_preempting or n not in ("recompute", "lost")]
             names = [n for n in names if n != "grow" or head["kind"] == "blocks"]
-            signs = [(words.get(n, n), 18.0, _swatch(paper, ink.PHASES[n], n == "lost")) for n in names]
+            signs = [(words.get(n, n), 18.0, _swatch(paper, ink.PHASES[n], n)) for n in names]
             grey = ink.grey_of(ink.PHASES["decode"])
             return [*signs, ("of other clients", 18.0, _swatch(paper, grey))] if self.story.others else signs
 
@@ -167,13 +183,14 @@ class _Rows(Strips):
             paper.box(x, y, 18, 14, ink.tint(colour), ink.edge(colour))
             paper.box(x + 1, y + 8, 16, 5, colour)
 
-        def recompute(x: float, y: float) -> None:
-            paper.hatch(x, y, 18, 14, WARN, 4, 1.6)
-            paper.box(x, y, 18, 14, None, WARN)
-
         def preempted(x: float, y: float) -> None:
             paper.mark("preempted", x + 5, y + 7.5)
             paper.dashes(x + 12, x + 28, y + 7, WARN, 5, 3, 1.5)
+
+        def memory(x: float, y: float) -> None:
+            paper.box(x, y + 1, 26 if head["kind"] == "cells" else 13, 12, INK2)
+            if head["kind"] != "cells":
+                paper.hatch(x + 13, y + 1, 13, 12, GHOST, 4, 1)
 
         share = "share of budget" if head["token_budget"] else "share of the fullest step"
         items: list[LegendItem] = [
@@ -182,18 +199,24 @@ class _Rows(Strips):
             ("decode, one token", 24, lambda x, y: paper.box(x, y + 3.5, 24, 7, colour, ink.edge(colour))),
         ]
         if is_preempting:
-            items += [("recompute", 18, recompute), ("preempted", 28, preempted)]
+            items.append(("recompute", 18, lambda x, y: recompute_box(paper, x, y, 18, 14)))
+            items.append(("preempted", 28, preempted))
         if head["prefix_caching"]:
             items.append(("prefix hit", 12, lambda x, y: paper.mark("hit", x + 6, y + 7.5)))
         items.append(("finished, tokens out", 4, lambda x, y: paper.box(x, y + 1, 4, 12, INK)))
         if self.story.others:
             items.append(ink.others_sign(paper))
+        if head["kind"] != "none":
+            items.append(("cells used" if head["kind"] == "cells" else "held · cached", 26, memory))
         return items
 
 
-def _swatch(paper: Paper, colour: str, is_dashed: bool = False) -> Callable[[float, float], None]:
+def _swatch(paper: Paper, colour: str, phase: str = "") -> Callable[[float, float], None]:
     def draw(x: float, y: float) -> None:
-        for k in range(3) if is_dashed else range(1):
-            paper.box(x + 6 * k, y + 1, 4 if is_dashed else 18, 12, colour)
+        for k in range(3) if phase == "lost" else range(1):
+            paper.box(x + 6 * k, y + 1, 4 if phase == "lost" else 18, 12, colour)
+        for k in range(18 * 12) if phase == "recompute" else ():
+            if (k + k // 18) % GAP_EVERY == 0:
+                paper.box(x + k % 18, y + 1 + k // 18, 1, 1, BG)
 
     return draw

@@ -7,6 +7,7 @@ import {
 } from "../../llmlab/views/static/timeline_geometry.js";
 import { timelineLegendItems, timelineNextAxis } from "../../llmlab/views/static/timeline_legend.js";
 import { timelineLens, timelineLensAt } from "../../llmlab/views/static/timeline_lens.js";
+import { recomputeBoxes } from "../../llmlab/views/static/timeline_paint.js";
 import { PHASE_CODE, TimelinePhases, timelineShown } from "../../llmlab/views/static/timeline_phases.js";
 import { requestLines, stepLines, timelineSummary } from "../../llmlab/views/static/timeline_words.js";
 import { Theme, luminance, rgb, textOn } from "../../llmlab/views/static/theme.js";
@@ -384,4 +385,11 @@ test("a name on any ground has a contrast of four and a half", () => {
     const [dark, light] = [luminance(textOn(ground)), luminance(ground)].sort((a, b) => a - b);
     assert.ok((light + 0.05) / (dark + 0.05) >= 4.5, ground);
   }
+});
+
+test("recompute in pixels: columns side by side are one box with gaps, and a single pixel has none", () => {
+  const found = [[0, 4, 5], [0, 5, 6], [0, 9, 10], [2, 6, 7]];
+  const boxes = (rowHeight) => recomputeBoxes(found, { left: 64, top: 100, rowHeight });
+  assert.deepEqual(boxes(5), [[68, 100, 2, 5], [73, 100, 1, 5], [70, 110, 1, 5]]);
+  assert.deepEqual(boxes(1), [[68, 100, 2, 1]]);
 });

@@ -14,14 +14,17 @@ from PIL import Image
 
 import llmlab
 from llmlab.errors import LlmlabError
-from llmlab.trace import BlockDelta, Capabilities, Header, Request, ScheduledRequest, Step, Trace
+from llmlab.trace import BlockDelta, Capabilities, Header, Phase, Request, ScheduledRequest, Step, Trace
 from llmlab.trace.whose import of_another
 from llmlab.views import twin_paper
 from llmlab.views.assets import STATIC
 from llmlab.views.kv_now import BlocksNow, kv_after
 from llmlab.views.story import Story
 from llmlab.views.twin import Twin
+from llmlab.views.twin_paper import Paper
 from llmlab.views.twin_phases import DECODE, GROW, LOST, NONE, PREFILL, RECOMPUTE, rows_of
+from llmlab.views.twin_strips import Strips
+from llmlab.views.twin_timeline import draw_timeline
 
 TRACES = sorted((Path(__file__).resolve().parents[2] / "datasets" / "traces").glob("*.jsonl.gz"))
 SHARED = Path(__file__).resolve().parents[2] / "datasets" / "traces" / "shared_prefix.jsonl.gz"
@@ -159,24 +162,25 @@ def test_a_name_on_any_ground_has_a_contrast_of_four_and_a_half():
         assert (max(on, under) + 0.05) / (min(on, under) + 0.05) >= 4.5, ground
 
 
-def many_rows(others: bool) -> Trace:
-    """49 requests, which are pixels: the first is preempted after its first step, and waits."""
+def many_rows(others: bool, *, comes_back: bool = False) -> Trace:
+    """49 requests, which are pixels: the first is preempted after its first step, and waits, maybe until the last."""
     names = [f"q{i}" for i in range(49)]
     header = Header(engine="vllm", capabilities=Capabilities(kv="blocks"), block_size=16, num_blocks=64)
 
     def row(name: str, i: int) -> ScheduledRequest:
+        phase: Phase = "prefill" if i == 0 else "recompute" if name == "q0" else "decode"
         return ScheduledRequest(
-            request_id=name, phase="decode" if i else "prefill", num_tokens=1, num_computed_tokens=i,
-            num_prompt_tokens=1, num_output_tokens=i,
-        )  # fmt: skip
+            request_id=name, phase=phase, num_tokens=1, num_computed_tokens=i, num_prompt_tokens=1, num_output_tokens=i
+        )
 
+    is_out = [False, True, True, not comes_back]
     steps = tuple(
         Step(
-            step=i, t_s=0.1 * (i + 1), scheduled=tuple(row(name, i) for name in names[bool(i) :]),
-            num_scheduled_tokens=49 - bool(i), num_running=49 - bool(i), preempted={"q0": 1} if i == 1 else {},
-            waiting=("q0",) if i else (), kv=BlockDelta(num_free=64, num_blocks=64),
+            step=i, t_s=0.1 * (i + 1), scheduled=tuple(row(name, i) for name in names[out:]),
+            num_scheduled_tokens=49 - out, num_running=49 - out, preempted={"q0": 1} if i == 1 else {},
+            waiting=("q0",) if out else (), kv=BlockDelta(num_free=64, num_blocks=64),
         )
-        for i in range(4)
+        for i, out in enumerate(is_out)
     )  # fmt: skip
     asked = [Request(request_id=name, arrival_s=0.0, prompt_token_ids=(1,)) for name in names]
     return Trace(header, tuple(of_another(r) if others and i > 1 else r for i, r in enumerate(asked)), steps)
@@ -196,6 +200,19 @@ def test_who_waits_after_a_preemption_is_told_from_who_decodes_without_colours()
     assert 0.6 < colours[twin_paper.PHASES["lost"]] / decode < 0.75
 
 
+def test_a_recompute_is_told_from_a_decode_that_takes_a_block_without_colours():
+    """In grey both are as dark: of a recompute one pixel of three is paper."""
+    paper, story = Paper(1000), Story.of(many_rows(others=False, comes_back=True))
+    rows = Strips(paper, story, 3, 14, 40, 972)
+    paper.height = draw_timeline(paper, story, 3, 14, 40, 972)
+    last_step = 2 * (rows.right - 200), 2 * rows.top, 2 * rows.right, 2 * (rows.top + rows.row_height)  # of the first
+    picture = Image.open(io.BytesIO(paper.png())).convert("RGB").crop(last_step)
+    counts = {colour: n for n, colour in picture.getcolors() or []}
+    recompute = twin_paper.rgb(twin_paper.PHASES["recompute"])
+    assert counts.keys() == {recompute, (255, 255, 255)}
+    assert counts[255, 255, 255] / counts[recompute] == pytest.approx(0.5, abs=0.02)
+
+
 def test_in_pixels_too_only_ones_own_requests_have_colours():
     all_own, some = pixels_of(many_rows(others=False)), pixels_of(many_rows(others=True))
     for phase in ("prefill", "decode"):
@@ -203,6 +220,36 @@ def test_in_pixels_too_only_ones_own_requests_have_colours():
         assert all_own[grey] < 2000 < some[grey]
         assert 0 < some[own] < 0.2 * all_own[own]
         assert twin_paper.luminance(grey) == pytest.approx(twin_paper.luminance(own), abs=0.005)
+
+
+def test_lines_of_a_hatch_go_on_from_one_box_to_the_next():
+    one, two = Paper(40), Paper(40)
+    one.hatch(0, 0, 40, 10, "#000000", 4, 1)
+    two.hatch(0, 0, 15, 10, "#000000", 4, 1)
+    two.hatch(15, 0, 25, 10, "#000000", 4, 1)
+    one.height = two.height = 10
+    pictures = [Image.open(io.BytesIO(paper.png())).convert("L").crop((34, 4, 76, 16)) for paper in (one, two)]
+    assert pictures[0].tobytes() == pictures[1].tobytes() and len(set(pictures[0].tobytes())) > 1
+
+
+class Marked(Paper):
+    """Remembers where marks are drawn."""
+
+    def mark(self, kind: str, x: float, y: float) -> None:
+        self.__dict__.setdefault("marks", []).append((kind, x, round(y)))
+        super().mark(kind, x, y)
+
+
+def test_a_prefix_hit_hides_neither_the_first_chunk_nor_the_triangle_of_a_preemption():
+    story = Story.of(llmlab.recorded("preemption"))
+    paper = Marked(1000)
+    draw_timeline(paper, story, len(story.steps) - 1, 14, 40, 972)
+    marks = paper.__dict__["marks"]
+    rows = [[(kind, x) for kind, x, at in marks if at == y] for y in sorted({y for _, _, y in marks})]
+    assert sum(("hit", 14 + 138 - 5) in row for row in rows) == 15  # in the gutter
+    for row in rows:
+        at = {kind: [x for k, x in row if k == kind] for kind in ("hit", "preempted")}
+        assert all(abs(hit - lost) >= 6 for hit in at["hit"] for lost in at["preempted"])
 
 
 # ---- the view around it

@@ -1,7 +1,7 @@
 /** What stands around the timeline: signs and what they mean, the choice of the x axis, the tooltip. */
 
 import { MARKS, element, hatch, legend, othersSign } from "./draw.js";
-import { decodeBar, endMark, lostLine, prefillBox, recomputeBox, waitingLine } from "./timeline_marks.js";
+import { decodeBar, endMark, lostLine, prefillBox, recomputeBox, recomputeGaps, waitingLine } from "./timeline_marks.js";
 import { kvUnit } from "./timeline_words.js";
 
 const TIMELINE_AXES = [["step", "step"], ["time", "wall time"], ["tokens", "tokens"]];
@@ -30,6 +30,7 @@ function pixelLegend(head, theme, has) {
       g.fillStyle = theme.phases[phase];
       const dash = phase === "lost" ? 4 : w; // as in the rows
       for (let x = 0; x < w; x += dash + 2) g.fillRect(x, 1, dash, h - 2);
+      if (phase === "recompute") recomputeGaps(g, theme, [[0, 1, w, h - 2]]);
     };
     return [words, sign, 18];
   });

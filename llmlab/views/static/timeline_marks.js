@@ -1,7 +1,9 @@
 /** The marks of a row: its name, and how waiting, prefill, decode, recompute and the end look. Rows, lens, legend share them. */
 
-import { MARKS, hatch, text } from "./draw.js";
+import { MARKS, element, hatch, text } from "./draw.js";
 import { mix } from "./theme.js";
+
+const GAP_EVERY = 3; // px: one of three is a gap
 
 function timelineDash(g, dash, width, colour, x0, x1, y) {
   g.strokeStyle = colour;
@@ -51,6 +53,21 @@ export function recomputeBox(g, theme, x, y, w, h) {
   g.strokeStyle = theme.warn;
   g.lineWidth = 1;
   g.strokeRect(x + 0.5, y + 0.5, w - 1, h - 1);
+}
+
+/** Pixels of recompute get gaps in lines, as its box has: in grey it is as dark as other phases. `boxes`: [x, y, w, h]. */
+export function recomputeGaps(g, theme, boxes) {
+  if (!boxes.length) return;
+  const tile = element("canvas");
+  tile.width = tile.height = GAP_EVERY;
+  const line = tile.getContext("2d");
+  line.fillStyle = theme.bg;
+  for (let k = 0; k < GAP_EVERY; k++) line.fillRect(k, GAP_EVERY - 1 - k, 1, 1);
+  g.imageSmoothingEnabled = false;
+  g.fillStyle = g.createPattern(tile, "repeat");
+  g.beginPath();
+  for (const box of boxes) g.rect(...box);
+  g.fill();
 }
 
 /** A bar where a request finished; a cross where it was aborted or failed. */

@@ -135,9 +135,16 @@ function lensRow(g, scene, lens, k, isSelected) {
   for (const [i, kind] of row.marks) {
     if (i < lens.firstStep || i >= end) continue;
     if (kind === "preempted") MARKS.preempted(g, x(i) + 3, middle, theme);
-    else if (kind === "hit") MARKS.hit(g, x(i), middle, theme);
+    else if (kind === "hit") lensHit(g, theme, x(i) - 6, middle);
     else endMark(g, theme, kind, x(i + 1), middle, 10);
   }
+}
+
+/** Before the step in which it was found, as in rows of shapes: its chunk is to be seen. */
+function lensHit(g, theme, x, middle) {
+  g.fillStyle = theme.bg;
+  g.fillRect(x - 5, middle - 5.5, 10, 11);
+  MARKS.hit(g, x, middle + 0.5, theme);
 }
 
 function lensStep(g, { theme, budget }, row, i, code, x0, x1, y, h, colours) {

@@ -5,7 +5,7 @@
 
 import { MARKS, text, textWidth } from "./draw.js";
 import { timelineColumnArrays, timelineColumnFrom, timelinePieces } from "./timeline_geometry.js";
-import { decodeBar, endMark, lostLine, prefillBox, recomputeBox, rowName, waitingLine } from "./timeline_marks.js";
+import { decodeBar, endMark, lostLine, prefillBox, recomputeBox, recomputeGaps, rowName, waitingLine } from "./timeline_marks.js";
 import { PHASE_CODE, PHASE_NAMES } from "./timeline_phases.js";
 import { mix, rgb, textOn } from "./theme.js";
 import { lostWords } from "./timeline_words.js";
@@ -121,12 +121,15 @@ export function paintTimelinePixels(g, scene) {
   const [own, other] = [paletteOf(theme.phases), paletteOf(theme.otherPhases)];
   pixels.fill(own[PHASE_CODE.none]);
   const columns = (scene.columns ??= timelineColumnArrays(slots, layout.left)); // the same as long as the slots are
+  const again = []; // [row on screen, x0, x1] of each column of recompute
   for (let r = 0; r < h; r++) {
-    paintPixelRow(pixels, r * w, phases.rows[scroll + r], columns, theme.others?.has(scroll + r) ? other : own);
+    const palette = theme.others?.has(scroll + r) ? other : own;
+    paintPixelRow(pixels, r * w, phases.rows[scroll + r], columns, palette, (x0, x1) => again.push([r, x0, x1]));
   }
   small.getContext("2d").putImageData(image, 0, 0);
   g.imageSmoothingEnabled = false;
   g.drawImage(small, layout.left, layout.top, w, h * layout.rowHeight);
+  recomputeGaps(g, theme, recomputeBoxes(again, layout));
   pixelFrame(g, scene);
 }
 
@@ -140,14 +143,27 @@ function pixelSheet(buffers, w, h) {
   return Object.assign(buffers, { image, pixels: new Uint32Array(image.data.buffer), small });
 }
 
-/** A row of pixels, from `at` on: only the columns in which the request was there. */
-function paintPixelRow(pixels, at, { codes, first, length }, columns, palette) {
+/** Boxes [x, y, w, h] of recompute: columns side by side are one; a single pixel has no room for gaps. */
+export function recomputeBoxes(found, { left, top, rowHeight }) {
+  const runs = [];
+  for (const [r, x0, x1] of found) {
+    const last = runs.at(-1);
+    if (last?.r === r && last.x1 === x0) last.x1 = x1;
+    else runs.push({ r, x0, x1 });
+  }
+  const boxes = runs.map(({ r, x0, x1 }) => [left + x0, top + r * rowHeight, x1 - x0, rowHeight]);
+  return boxes.filter(([, , w, h]) => w * h > 1);
+}
+
+/** A row of pixels, from `at` on: only the columns in which the request was there. `again(x0, x1)` hears of recompute. */
+function paintPixelRow(pixels, at, { codes, first, length }, columns, palette, again) {
   const { starts, ends, firsts, lasts } = columns;
   for (let k = timelineColumnFrom(columns, first); k < firsts.length && firsts[k] < first + length; k++) {
     const last = Math.min(lasts[k] - first, length);
     let code = PHASE_CODE.none;
     for (let i = Math.max(firsts[k] - first, 0); i < last; i++) if (codes[i] > code) code = codes[i];
     for (let x = starts[k]; x < ends[k]; x++) pixels[at + x] = palette[code];
+    if (code === PHASE_CODE.recompute) again(starts[k], ends[k]);
     if (code !== PHASE_CODE.lost) continue;
     for (let x = starts[k]; x < ends[k]; x++) if (x % LOST_EVERY >= LOST_DASH) pixels[at + x] = palette[PHASE_CODE.none];
   }

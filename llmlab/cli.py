@@ -9,6 +9,7 @@ from __future__ import annotations
 import argparse
 import importlib.util
 import os
+import signal
 import sys
 import webbrowser
 from collections.abc import Sequence
@@ -197,3 +198,5 @@ def main(arguments: Sequence[str] | None = None) -> None:
             sys.exit(not report.ok)
     except LlmlabError as error:
         sys.exit(str(error))
+    except KeyboardInterrupt:
+        sys.exit(128 + signal.SIGINT)

@@ -13,13 +13,18 @@ import argparse
 import ssl
 import urllib.error
 import urllib.request
+from http.client import HTTPException
 from pathlib import Path
+from urllib.parse import urlsplit
 
-from llmlab.classroom.register import FOLDER, Register, names_of
+from llmlab.classroom.names import names_of
+from llmlab.classroom.register import FOLDER, Register
 from llmlab.errors import EngineError
 from llmlab.language import tr
 
 WAIT_S = 10.0
+# X509_V_ERR_HOSTNAME_MISMATCH, X509_V_ERR_IP_ADDRESS_MISMATCH
+OTHER_NAME = (62, 64)
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -40,7 +45,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         parser.add_argument(flag, type=kind, help=text, metavar=flag.strip("-").upper())
     parser.add_argument("--share-prefixes", action="store_true", help="one prefix cache for all (docs/classroom.md)")
     parser.add_argument("--hub", action="store_true", help="as a service of JupyterHub: take the tokens of its users")
-    parser.set_defaults(folder=FOLDER)
+    parser.set_defaults(folder=FOLDER, in_flight=8)
 
 
 def run(arguments: argparse.Namespace) -> None:
@@ -68,8 +73,16 @@ def who(url: str, folder: str, tls_cert: str | None = None) -> object:
     from llmlab.classroom.room import students_card
 
     token = _register(folder).lecturer_token
-    asked = urllib.request.Request(f"{url.rstrip('/')}/class/students", headers={"Authorization": f"Bearer {token}"})
-    trusted = ssl.create_default_context(cafile=tls_cert) if url.startswith("https") else None
+    url = url.rstrip("/").removesuffix("/v1")
+    if urlsplit(url).scheme not in ("http", "https"):
+        raise EngineError(tr("{url!r} is no URL of a class. For example: https://127.0.0.1:8443", url=url))
+    asked = urllib.request.Request(f"{url}/class/students", headers={"Authorization": f"Bearer {token}"})
+    try:
+        trusted = ssl.create_default_context(cafile=tls_cert)
+    except OSError as error:  # ssl.SSLError is one
+        raise EngineError(
+            tr("{file} is no certificate that can be read ({error}): --tls-cert FILE.", file=tls_cert, error=error)
+        ) from None
     try:
         with urllib.request.urlopen(asked, timeout=WAIT_S, context=trusted) as response:
             return students_card(msgspec.json.decode(response.read(), type=Present))
@@ -80,25 +93,42 @@ def who(url: str, folder: str, tls_cert: str | None = None) -> object:
                 url=url, status=error.code, folder=folder,
             )
         ) from None  # fmt: skip
-    except (OSError, ValueError) as error:
-        if "CERTIFICATE_VERIFY_FAILED" in str(error):
-            raise EngineError(
-                tr(
-                    "The certificate of {url} is not trusted here. If it is yours, name it: --tls-cert cert.pem.",
-                    url=url,
-                )
-            ) from None
-        raise EngineError(tr("No class at {url} ({error}). Its card says the URL.", url=url, error=error)) from None
+    except (OSError, ValueError, HTTPException) as error:
+        raise _no_class(url, getattr(error, "reason", error)) from None
+
+
+def _no_class(url: str, why: object) -> EngineError:
+    """`why`: what the connection ended with."""
+    if isinstance(why, ssl.SSLCertVerificationError):
+        text = (
+            tr("The certificate of {url} is for another name ({error}). Ask for it by the name in the certificate.",
+               url=url, error=why.verify_message)
+            if why.verify_code in OTHER_NAME
+            else tr("The certificate of {url} is not trusted here. If it is yours, name it: --tls-cert cert.pem.",
+                    url=url)
+        )  # fmt: skip
+        return EngineError(text)
+    return EngineError(
+        tr("No class at {url} ({error}). Its card says the URL.", url=url, error=str(why).partition("\n")[0])
+    )
 
 
 def _register(folder: str) -> Register:
     """That of a class which has been open before. Raises: EngineError where there is none."""
-    if not (Path(folder) / "register.json").exists():
+    file = Path(folder).absolute() / "register.json"
+    try:
+        is_there = file.exists()
+    except OSError as error:
+        raise EngineError(
+            tr("{file} cannot be read ({error}). Do it as who runs the class, or with sudo.", file=file,
+               error=error.strerror)
+        ) from None  # fmt: skip
+    if not is_there:
         raise EngineError(
             tr(
                 "No class in {folder}. Begin one: `llmlab class smollm2-135m --students 30`; or name its folder: "
                 "--folder DIR.",
-                folder=folder,
+                folder=file.parent,
             )
         )
     return Register(folder)
@@ -110,7 +140,9 @@ def _change(arguments: argparse.Namespace) -> str:
         register.remove(arguments.remove)
         return tr("{name} is out. A class that runs knows it.", name=arguments.remove)
     if arguments.add:
-        register.add(names_of([arguments.add]))
+        if not register.add(names_of([arguments.add])):
+            return tr("{name} was in already, and keeps the token. For another: --new-token {name}.",
+                      name=arguments.add)  # fmt: skip
         return tr("{name} is in. The token is in {file}.", name=arguments.add, file=register.folder / "tokens.csv")
     token = register.new_token(arguments.new_token)
     return tr("{name} has a new token, the old one is worth nothing: {token}", name=arguments.new_token, token=token)
@@ -121,16 +153,26 @@ def _open(arguments: argparse.Namespace) -> None:
     from llmlab.classroom.room import MAX_OPEN, Classroom, classroom
     from llmlab.engines.handle import EngineHandle
     from llmlab.serve.command import serve_until_stopped
+    from llmlab.serve.server import check_limits
 
-    host, port = place_of_service() if arguments.hub else (arguments.host, arguments.port)
+    if arguments.hub:
+        arguments.host, arguments.port = place_of_service()
+    # before the model is loaded, which may take minutes
+    students = names_of(() if arguments.students is None else arguments.students)
+    check_limits(
+        in_flight=arguments.in_flight, tokens_per_minute=arguments.tokens_per_minute,
+        tokens_per_hour=arguments.tokens_per_hour, at_once=arguments.at_once, max_open=arguments.max_open,
+    )  # fmt: skip
+    Register(arguments.folder)
 
     def start(handle: EngineHandle) -> Classroom:
         return classroom(
-            handle, students=arguments.students or (), folder=arguments.folder, in_flight=arguments.in_flight or 8,
+            handle, students=students, folder=arguments.folder, in_flight=arguments.in_flight,
             tokens_per_minute=arguments.tokens_per_minute, tokens_per_hour=arguments.tokens_per_hour,
             at_once=arguments.at_once, share_prefixes=arguments.share_prefixes, hub=arguments.hub,
-            lecturers=(arguments.lecturers or "").split(",") if arguments.lecturers else (), host=host, port=port,
-            tls_cert=arguments.tls_cert, tls_key=arguments.tls_key, max_open=arguments.max_open or MAX_OPEN,
+            lecturers=(arguments.lecturers or "").split(",") if arguments.lecturers else (), host=arguments.host,
+            port=arguments.port, tls_cert=arguments.tls_cert, tls_key=arguments.tls_key,
+            max_open=MAX_OPEN if arguments.max_open is None else arguments.max_open,
         )  # fmt: skip
 
     serve_until_stopped(arguments, start, lambda room: room.card)

@@ -16,7 +16,8 @@ from urllib.parse import urlsplit
 
 from starlette.types import ASGIApp, Receive, Scope, Send
 
-from llmlab.classroom.register import LECTURER, Person, Register
+from llmlab.classroom.names import LECTURER
+from llmlab.classroom.register import Person, Register
 from llmlab.errors import EngineError
 from llmlab.language import tr
 from llmlab.serve.failures import ApiError

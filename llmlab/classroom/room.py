@@ -16,15 +16,15 @@ from llmlab.cards import Card
 from llmlab.classroom.app import ClassService, Present
 from llmlab.classroom.hub import Behind, HubUsers, prefix_of_service
 from llmlab.classroom.keys import AccountKeys, People, Registered
+from llmlab.classroom.names import names_of
 from llmlab.classroom.quotas import Accounts, Quotas
-from llmlab.classroom.register import FOLDER, Register, names_of
+from llmlab.classroom.register import FOLDER, Register
 from llmlab.classroom.turns import Turns
 from llmlab.engines.handle import EngineHandle
-from llmlab.errors import EngineError
 from llmlab.language import tr
 from llmlab.serve.door import Keys
 from llmlab.serve.metrics import Metrics
-from llmlab.serve.server import MAX_BODY_BYTES, Server, opened
+from llmlab.serve.server import MAX_BODY_BYTES, Server, check_limits, opened
 
 # Answers that run or wait: 200 students with 8 each, and some.
 MAX_OPEN = 2000
@@ -96,27 +96,31 @@ class Classroom(Server):
         told = [tr("{count} answers in flight", count=quotas.in_flight)]
         told += [tr("{count} tokens a minute", count=quotas.tokens_per_minute)] if quotas.tokens_per_minute else []
         told += [tr("{count} tokens an hour", count=quotas.tokens_per_hour)] if quotas.tokens_per_hour else []
-        rows = (
-            ("URL", self.url),
+        url, handed_out = self.url_outside, folder / "tokens.csv"
+        rows = [
+            ("URL", url),
             (tr("model"), self.handle.name),
             (tr("students"), str(len(self.register.names))),
-            (tr("tokens to hand out"), str(folder / "tokens.csv")),
+            *([(tr("tokens to hand out"), str(handed_out))] if handed_out.exists() else []),
             (tr("your token"), str(folder / "lecturer.token")),
             (tr("each student"), ", ".join(told)),
             (tr("on the engine at once"), str(self._turns.num_places)),
-        )
-        watch = f"%llm class {self.url}"
+        ]
         notes = [
-            tr("A student: LLMLAB_CLASS_KEY=TOKEN in the environment, then `{line}`.", line=watch),
+            tr("A student: LLMLAB_CLASS_KEY=TOKEN in the environment, then `{line}`.", line=f"%llm class {url}"),
             tr(
                 "Lost a token: `llmlab class --new-token NAME --folder {folder}`. Who is there: `llmlab class --who "
                 "{url} --folder {folder}`.",
                 folder=folder,
-                url=self.url,
+                url=url,
             ),
             *self._warnings(),
         ]
-        return Card(tr("{name} is open for a class", name=self.handle.name), (), rows, tuple(notes))
+        if not self.register.names and isinstance(self._known, Registered):
+            notes.insert(
+                0, tr("Nobody is in it yet: `llmlab class --add NAME --folder {folder}`, while it runs.", folder=folder)
+            )
+        return Card(tr("{name} is open for a class", name=self.handle.name), (), tuple(rows), tuple(notes))
 
     def __repr__(self) -> str:
         state = "" if self.running else ", stopped"
@@ -155,26 +159,27 @@ def classroom(
 
     Raises: EngineError when the engine is gone, a name or file is wrong, the port is taken.
     """
-    limits = {
-        "in_flight": in_flight, "tokens_per_minute": tokens_per_minute, "tokens_per_hour": tokens_per_hour,
-        "at_once": at_once,
-    }  # fmt: skip
-    for name, value in limits.items():
-        if value is not None and value < 1:
-            raise EngineError(tr("{name} is {value}; it is 1 or more, or left out.", name=name, value=value))
+    check_limits(
+        in_flight=in_flight, tokens_per_minute=tokens_per_minute, tokens_per_hour=tokens_per_hour, at_once=at_once,
+    )  # fmt: skip
     names = names_of(students)
     register = Register(folder)
-    register.add(names)
     quotas = Quotas(in_flight, tokens_per_minute, tokens_per_hour)
 
     def made(handle: EngineHandle, listener: socket.socket, **of_server: Any) -> Classroom:
         return Classroom(
             handle, listener, register=register, quotas=quotas, share_prefixes=share_prefixes, hub=hub,
-            num_places=at_once or handle.header.max_num_seqs or NUM_PLACES, lecturers=lecturers, max_open=max_open,
+            num_places=at_once or handle.header.max_num_seqs or NUM_PLACES, lecturers=lecturers,
             max_body_bytes=max_body_bytes, **of_server,
         )  # fmt: skip
 
-    return opened(made, handle, host=host, port=port, tls_cert=tls_cert, tls_key=tls_key)
+    room = opened(made, handle, host=host, port=port, tls_cert=tls_cert, tls_key=tls_key, max_open=max_open)
+    try:
+        register.add(names)  # who is in a class that did not open would be in the next one
+    except BaseException:
+        room.stop()
+        raise
+    return room
 
 
 def students_card(people: Present) -> Card:

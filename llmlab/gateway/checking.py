@@ -10,14 +10,14 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 
 from llmlab.cards import Card
+from llmlab.engines import access
 from llmlab.gateway.config import Config, Model, Quota
 from llmlab.gateway.forwarding import Forwarder
 from llmlab.gateway.oidc import Verifier
 from llmlab.gateway.policy import rule_words
-from llmlab.gateway.secrets import missing_variables
+from llmlab.gateway.secrets import keys_of_backends, missing_variables
 from llmlab.gateway.upstream import Unserved, Upstream
 from llmlab.language import tr
-from llmlab.remote.keys import Key
 
 
 @dataclass(frozen=True)
@@ -38,10 +38,10 @@ class Check:
 
 def check(config: Config, environment: Mapping[str, str]) -> Check:
     """Asks every backend what it has."""
-    keys = {name: Key(environment.get(b.api_key_env or "", "")) for name, b in config.backends.items()}
+    keys = keys_of_backends(config, environment)
     upstreams = {name: Upstream(name, backend, keys[name]) for name, backend in config.backends.items()}
     problems = [
-        tr("The environment has no {variable} ({of}).", variable=variable, of=of)
+        tr("The environment has no {variable} ({of}).", variable=access.named(variable), of=of)
         for variable, of in missing_variables(config, environment).items()
     ]
     problems += asyncio.run(_ask(config, upstreams))

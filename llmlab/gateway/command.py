@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import argparse
 import os
-import signal
 import sys
 
 from llmlab.gateway.checking import check
@@ -15,6 +14,7 @@ from llmlab.gateway.reading import read_config
 from llmlab.gateway.server import gateway
 from llmlab.language import tr
 from llmlab.serve.listening import raise_open_files
+from llmlab.serve.stopping import ended_by_signals, say_stopping
 
 
 def run_gateway(arguments: argparse.Namespace) -> None:
@@ -23,16 +23,16 @@ def run_gateway(arguments: argparse.Namespace) -> None:
         found = check(read_config(arguments.config), os.environ)
         print(found)
         sys.exit(not found.ok)
-    signal.signal(signal.SIGTERM, signal.default_int_handler)  # as Ctrl-C
-    raise_open_files()
-    door = gateway(
-        arguments.config, host=arguments.host, port=arguments.port, tls_cert=arguments.tls_cert,
-        tls_key=arguments.tls_key,
-    )  # fmt: skip
-    print(door.card, tr("Ctrl-C ends it."), sep="\n", flush=True)
-    try:
-        door.wait()
-    except KeyboardInterrupt:
-        print(tr("Stopping."), flush=True)
-    finally:
-        door.stop()
+    with ended_by_signals():
+        raise_open_files()
+        door = gateway(
+            arguments.config, host=arguments.host, port=arguments.port, tls_cert=arguments.tls_cert,
+            tls_key=arguments.tls_key,
+        )  # fmt: skip
+        try:
+            print(door.card, tr("Ctrl-C ends it."), sep="\n", flush=True)
+            door.wait()
+        except KeyboardInterrupt:
+            say_stopping()
+        finally:
+            door.stop()

@@ -89,9 +89,13 @@ class Log:
                     if not line.endswith(b"\n"):
                         return
                     raise LlmlabError(
-                        tr("{path}, line {line} is no entry of a gateway's log ({error}).", path=self.path, line=number,
-                           error=error)
-                    ) from None  # fmt: skip
+                        tr(
+                            "{path}, line {line} is no entry of a gateway's log ({error}). Is it the right file?",
+                            path=self.path,
+                            line=number,
+                            error=error,
+                        )
+                    ) from None
 
 
 def read_log(path: str | Path) -> pd.DataFrame:

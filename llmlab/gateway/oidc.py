@@ -13,6 +13,7 @@ import aiohttp
 import jwt
 
 from llmlab.gateway.config import Oidc
+from llmlab.gateway.upstream import words
 
 # Asymmetric ones only: with a shared secret, who can check a token can make one.
 ALGORITHMS = ("RS256", "RS384", "RS512", "PS256", "PS384", "PS512", "ES256", "ES384", "EdDSA")
@@ -56,7 +57,9 @@ class Verifier:
             found = jwt.PyJWKSet.from_dict(await _json(session, url)).keys
             self._keys = {str(key.key_id): key for key in found}
             self.trouble = None
-        except (aiohttp.ClientError, TimeoutError, OSError, ValueError, KeyError, TypeError, jwt.PyJWTError) as error:
+        except (aiohttp.ClientConnectorError, TimeoutError) as error:
+            self.trouble = words(error, TIMEOUT_S)
+        except (aiohttp.ClientError, OSError, ValueError, KeyError, TypeError, jwt.PyJWTError) as error:
             self.trouble = f"{type(error).__name__}: {error}"[:200]
 
     async def keep(self, session: aiohttp.ClientSession) -> None:

@@ -27,6 +27,8 @@ _UNKNOWN_FIELD = re.compile(r"Object contains unknown field `(.*)`", re.DOTALL)
 _STEP = re.compile(r"\.(\w+)|\[(\d+)\]")
 # what somebody may take for the place of a key
 _SECRETS = ("api_key", "key", "token", "password", "secret")
+# of an environment variable
+_NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
 
 
 class ConfigError(LlmlabError):
@@ -43,8 +45,11 @@ def read_config(path: str | Path) -> Config:
     file = Path(path)
     try:
         text = file.read_text(encoding="utf-8")
-    except (OSError, UnicodeDecodeError) as error:
-        raise ConfigError(str(file), None, tr("It cannot be read ({error}).", error=error)) from None
+    except OSError as error:
+        text = tr("It cannot be read ({error}). docs/hybrid.md has one to begin with.", error=error.strerror)
+        raise ConfigError(str(file), None, text) from None
+    except UnicodeDecodeError:
+        raise ConfigError(str(file), None, tr("It is no text in UTF-8. Save it as one.")) from None
     return parse_config(text, file.name)
 
 
@@ -154,9 +159,13 @@ def _contradictions(config: Config) -> Iterator[tuple[Place, str]]:
     for name, backend in config.backends.items():
         if (wrong := _wrong_url(backend.url)) is not None:
             yield ("backends", name, "url"), wrong
+        if backend.api_key_env is not None and not _NAME.fullmatch(backend.api_key_env):
+            yield ("backends", name, "api_key_env"), _not_a_name()
     for name, model in config.models.items():
         yield from _of_model(name, model, config)
     for name, key in config.keys.items():
+        if not _NAME.fullmatch(key.token_env):
+            yield ("keys", name, "token_env"), _not_a_name()
         for model_name in key.models or ():
             if model_name not in config.models:
                 yield ("keys", name, "models"), unknown("model", model_name, config.models)
@@ -186,6 +195,11 @@ def _of_model(name: str, model: Model, config: Config) -> Iterator[tuple[Place, 
                 (*at, "rules", number),
                 tr("It has no condition: `prompt_tokens_over`, `prompt_tokens_up_to` or `keys`."),
             )
+
+
+def _not_a_name() -> str:
+    """The message must not repeat what stands there."""
+    return tr("It is the name of an environment variable, and not the key itself: letters, digits and _.")
 
 
 def _wrong_url(url: str) -> str | None:

@@ -79,8 +79,8 @@ class Gateway(Endpoint):
 
     def wait(self) -> None:
         """Until it has ended. Ctrl-C raises KeyboardInterrupt, and the gateway runs on."""
-        while self._thread.is_alive():
-            self._thread.join(POLL_S)
+        while not self._ended.wait(POLL_S):
+            pass
 
     @property
     def card(self) -> Card:
@@ -94,7 +94,9 @@ class Gateway(Endpoint):
             tr("Log: {path}", path=self.log_path),
             *self._warnings(),
         ]
-        title = tr("The gateway is at {url}", url=f"{self.url}/v1")
+        if (verifier := self._verifier) is not None and verifier.trouble is not None:
+            notes.append(tr("The keys of {issuer}: {why}.", issuer=verifier.spec.issuer, why=verifier.trouble))
+        title = tr("The gateway is at {url}", url=f"{self.url_outside}/v1")
         return Card(title, (tr("backend"), "URL", "", tr("open")), rows, tuple(notes))
 
     def __repr__(self) -> str:
@@ -163,7 +165,7 @@ def gateway(
     log, tls = Log(folder / config.log), tls_files(tls_cert, tls_key)
     log.check()
     listener = listen(host, port)
-    with closed_on_failure(listener, tls_cert, tls_key):
+    with closed_on_failure(listener):
         return Gateway(config, secrets, listener, host=host, tls=tls, log=log, max_body_bytes=max_body_bytes).start()
 
 

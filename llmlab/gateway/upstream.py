@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import os
 from collections.abc import AsyncIterator, Awaitable
 from typing import TypeVar
 
@@ -21,7 +22,8 @@ from llmlab.remote.keys import Key
 CONNECT_S, LOOK_S = 1.0, 0.8
 # This many looks in a row must go unanswered: a busy server may miss one.
 NUM_MISSED = 2
-REFUSES_KEY, BUSY, LACKS_MODEL = (401, 403), 429, 404
+REFUSES_KEY, BUSY, NOT_FOUND = (401, 403), 429, 404
+NO_MODELS = "no list of models at /v1/models"
 NO_METRICS = (404, 405, 501)
 MAX_RETRY_S = 60
 ResultT = TypeVar("ResultT")
@@ -43,6 +45,8 @@ class Upstream:
 
     def __init__(self, name: str, spec: Backend, key: Key) -> None:
         self.name, self.spec, self.key = name, spec, key
+        # clients of OpenAI's take it with the /v1
+        self._url = spec.url.rstrip("/").removesuffix("/v1")
         self.num_open = 0
         # what it says it has; None before it was asked
         self.models: list[str] | None = None
@@ -91,12 +95,12 @@ class Upstream:
         try:
             status, content = await self._get(session, "/v1/models")
             if status != 200:
-                raise Unserved(_status_words(status), was_sent=False)
+                raise Unserved(NO_MODELS if status == NOT_FOUND else _status_words(status), was_sent=False)
             return [str(model["id"]) for model in json.loads(content)["data"]]
         except (aiohttp.ClientError, TimeoutError, OSError) as error:
             raise Unserved(words(error), was_sent=False) from None
         except (ValueError, KeyError, TypeError):
-            raise Unserved("no list of models at /v1/models", was_sent=False) from None
+            raise Unserved(NO_MODELS, was_sent=False) from None
 
     def note_gone(self, why: str) -> None:
         """Nobody is there: who waits for an answer need not."""
@@ -108,6 +112,8 @@ class Upstream:
         self._is_gone.clear()
         if status in REFUSES_KEY or status >= 500:
             self.mark_down(_status_words(status))
+        elif status == NOT_FOUND:
+            self.mark_down(NO_MODELS)
         elif figures.is_up is False:
             self.mark_down("it has no engine any more")
         else:
@@ -116,7 +122,7 @@ class Upstream:
     async def _get(self, session: aiohttp.ClientSession, path: str) -> tuple[int, bytes]:
         timeout = aiohttp.ClientTimeout(total=LOOK_S)
         async with session.get(
-            self.spec.url.rstrip("/") + path, headers=self._headers, timeout=timeout, allow_redirects=False
+            self._url + path, headers=self._headers, timeout=timeout, allow_redirects=False
         ) as response:
             return response.status, await response.read()
 
@@ -131,12 +137,13 @@ class Upstream:
         """
         timeout = aiohttp.ClientTimeout(total=None, sock_connect=CONNECT_S, sock_read=self.spec.timeout_s)
         headers = {**self._headers, "Content-Type": "application/json", "X-Request-Id": request_id}
-        url = self.spec.url.rstrip("/") + path
         try:
-            response = await session.post(url, data=body, headers=headers, timeout=timeout, allow_redirects=False)
+            response = await session.post(
+                self._url + path, data=body, headers=headers, timeout=timeout, allow_redirects=False
+            )
         except (aiohttp.ClientError, TimeoutError, OSError) as error:
             raise self.lost(error) from None
-        is_clients_fault = 400 <= response.status < 500 and response.status not in (BUSY, LACKS_MODEL, *REFUSES_KEY)
+        is_clients_fault = 400 <= response.status < 500 and response.status not in (BUSY, NOT_FOUND, *REFUSES_KEY)
         if response.status != 200 and not is_clients_fault:
             response.close()
             raise self._refusal(response)
@@ -189,20 +196,28 @@ def words(error: Exception, timeout_s: float = LOOK_S) -> str:
         return f"no connection within {CONNECT_S:g} s"
     if isinstance(error, TimeoutError):
         return f"nothing for {timeout_s:g} s"
-    if isinstance(error, aiohttp.ClientConnectorCertificateError | aiohttp.ClientConnectorSSLError):
+    if isinstance(error, aiohttp.ClientConnectorCertificateError):
         return "its certificate cannot be trusted"
+    if isinstance(error, aiohttp.ClientConnectorSSLError):
+        return "it does not speak TLS: http instead of https?"
     if isinstance(error, aiohttp.ClientConnectorError):
-        return (error.os_error.strerror or "no connection").lower()
+        return _of_system(error.os_error)
     if isinstance(error, aiohttp.ServerDisconnectedError):
         return "it closed the connection"
     if isinstance(error, aiohttp.ClientPayloadError):
         return "the answer broke off"
     if isinstance(error, OSError) and error.strerror:
-        return error.strerror.lower()
+        return _of_system(error)
     return type(error).__name__
+
+
+def _of_system(error: OSError) -> str:
+    """In the words of the system: asyncio's own have an address in them. Numbers below 0 are those of name look-ups."""
+    number = error.errno or 0
+    return ((os.strerror(number) if number > 0 else error.strerror) or "no connection").lower()
 
 
 def _status_words(status: int) -> str:
     if status in REFUSES_KEY:
         return f"it refuses its key, HTTP {status}"
-    return {BUSY: "busy, HTTP 429", LACKS_MODEL: "it does not have the model, HTTP 404"}.get(status, f"HTTP {status}")
+    return {BUSY: "busy, HTTP 429", NOT_FOUND: "it does not have the model, HTTP 404"}.get(status, f"HTTP {status}")

@@ -67,6 +67,17 @@ def untrusted(url: str, said: str) -> EngineError:
     )
 
 
+def hung_up(url: str) -> EngineDied:
+    """What a server does that waits for TLS."""
+    return EngineDied(
+        tr(
+            "The server at {url} hung up without an answer. If it speaks https: {https}.",
+            url=url,
+            https=url.replace("http", "https", 1),
+        )
+    )
+
+
 def late(url: str, timeout_s: float) -> EngineDied:
     return EngineDied(tr("The server at {url} did not answer within {seconds:g} s.", url=url, seconds=timeout_s))
 

@@ -5,9 +5,9 @@ This file must not know servers.
 
 from __future__ import annotations
 
-import os
 from importlib.util import find_spec
 
+from llmlab.engines import access
 from llmlab.errors import EngineError
 from llmlab.language import tr
 
@@ -46,14 +46,20 @@ class Key:
 def key_of(url: str, variable: str | None) -> Key:
     """That of the environment variable, else what the keyring has for this URL, else none.
 
-    Raises: EngineError when the variable is not set.
+    Raises: EngineError when the variable is not set, or holds no key.
     """
     if variable is not None:
-        if not os.environ.get(variable):
+        name, secret = access.named(variable), access.of_environment(variable)
+        if not secret:
             raise EngineError(
-                tr("The environment has no variable {name!r}. Set it before the notebook starts.", name=variable)
+                tr("The environment has no variable {name!r}. Set it before the notebook starts.", name=name)
             )
-        return Key(os.environ[variable])
+        if not access.is_key(secret):
+            raise EngineError(
+                tr("What is in the variable {name!r} is no key: it has a space or a sign that none has. Copy it again.",
+                   name=name)
+            )  # fmt: skip
+        return Key(secret)
     if find_spec("keyring") is None:
         return Key("")
     import keyring

@@ -245,6 +245,8 @@ class OpenaiServer:
                 return failures.late(url, self._timeout_s)
             case openai.APIConnectionError() if "CERTIFICATE_VERIFY_FAILED" in said:
                 return failures.untrusted(url, said)
+            case openai.APIConnectionError() if url.startswith("http://") and "disconnected" in said:
+                return failures.hung_up(url)
             case openai.APIConnectionError():
                 return EngineDied(
                     tr(

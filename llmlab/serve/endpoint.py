@@ -19,6 +19,8 @@ from llmlab.errors import EngineError
 
 # An end tells the streams that are open, and waits this long for them to be read to their end.
 STOP_S, START_S, POLL_S = 2, 30.0, 0.25
+# Hosts that are no address, but all of a machine's.
+EVERYWHERE = ("0.0.0.0", "::", "")
 
 
 class Endpoint:
@@ -37,6 +39,8 @@ class Endpoint:
         )  # fmt: skip
         config.load()  # a key that cannot be read is told here, not in the thread
         self._uvicorn = uvicorn.Server(config)
+        # Not Thread.join(): one that Ctrl-C breaks off takes the thread for ended (CPython's bpo-45274).
+        self._ended = threading.Event()
         self._thread = threading.Thread(target=self._run, name=name, daemon=True)
 
     @property
@@ -46,8 +50,15 @@ class Endpoint:
         return f"{'https' if self.is_tls else 'http'}://{host}:{self.port}"
 
     @property
+    def url_outside(self) -> str:
+        """What people type. At every address of this machine it is the name that the machine gives itself."""
+        if self.host not in EVERYWHERE:
+            return self.url
+        return f"{'https' if self.is_tls else 'http'}://{socket.gethostname()}:{self.port}"
+
+    @property
     def running(self) -> bool:
-        return self._thread.is_alive()
+        return self._thread.ident is not None and not self._ended.is_set()
 
     @property
     def is_open_and_plain(self) -> bool:
@@ -59,7 +70,7 @@ class Endpoint:
         self._thread.start()
         end_s = time.monotonic() + START_S
         while not self._uvicorn.started:
-            if not self._thread.is_alive() or time.monotonic() > end_s:
+            if self._ended.is_set() or time.monotonic() > end_s:
                 raise EngineError(failed)
             time.sleep(0.005)
 
@@ -69,9 +80,12 @@ class Endpoint:
     def _go_down(self) -> None:
         """Until it has ended, unless its own thread asks; its port is free then."""
         self._let_in_nobody()
-        if self._thread.is_alive() and threading.current_thread() is not self._thread:
-            self._thread.join(STOP_S + START_S)
+        if self.running and threading.current_thread() is not self._thread:
+            self._ended.wait(STOP_S + START_S)
         self._listener.close()
 
     def _run(self) -> None:
-        self._uvicorn.run(sockets=[self._listener])
+        try:
+            self._uvicorn.run(sockets=[self._listener])
+        finally:
+            self._ended.set()

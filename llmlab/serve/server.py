@@ -91,8 +91,8 @@ class Server(Endpoint):
 
     def wait(self) -> None:
         """Until it has ended, or its engine has died. Ctrl-C raises KeyboardInterrupt, and the server runs on."""
-        while self._thread.is_alive() and self.handle.alive:
-            self._thread.join(POLL_S)
+        while self.handle.alive and not self._ended.wait(POLL_S):
+            pass
 
     def how_to_call(self, variable: str | None = None) -> str:
         """A line for the shell that asks it something. `variable`: that of the environment which holds the token."""
@@ -100,7 +100,7 @@ class Server(Endpoint):
         head = "Authorization: Bearer "
         key = shlex.quote(head + self.token) if variable is None else f'"{head}${variable}"'
         return (
-            f"curl{insecure} {self.url}/v1/chat/completions -H {key} -H 'Content-Type: application/json' "
+            f"curl{insecure} {self.url_outside}/v1/chat/completions -H {key} -H 'Content-Type: application/json' "
             f'-d \'{{"messages": [{{"role": "user", "content": "Why is the sky blue?"}}], "max_tokens": 40}}\''
         )
 
@@ -113,11 +113,11 @@ class Server(Endpoint):
         """The same; with the environment variable that holds the token, where others read what is shown."""
         key = f'"{self.token}"' if variable is None else f'os.environ["{variable}"]'
         python = (
-            f'openai.OpenAI(base_url="{self.url}/v1", api_key={key}).chat.completions.create('
+            f'openai.OpenAI(base_url="{self.url_outside}/v1", api_key={key}).chat.completions.create('
             f'model="{self.handle.name}", messages=[{{"role": "user", "content": "Hi"}}])'
         )
         shown = self.token if variable is None else f"${variable}"
-        rows = (("URL", f"{self.url}/v1"), ("token", shown), (tr("model"), self.handle.name))
+        rows = (("URL", f"{self.url_outside}/v1"), ("token", shown), (tr("model"), self.handle.name))
         notes = [
             tr("In Python: `{code}`", code=python),
             tr("In a shell: `{code}`", code=self.how_to_call(variable)),
@@ -149,8 +149,7 @@ class Server(Endpoint):
         return self
 
     def _watch_engine(self) -> None:
-        while self._thread.is_alive():
-            self._thread.join(POLL_S)
+        while not self._ended.wait(POLL_S):
             if self.handle.is_unloaded:
                 self.stop()
 
@@ -173,16 +172,29 @@ def serve(
 
     >>> srv = llmlab.serve(eng); srv.url, srv.token    # doctest: +SKIP
 
-    Raises: EngineError when the engine is gone, the port is taken, or a certificate cannot be used.
+    Raises: EngineError when the engine is gone, the port is taken, a certificate or a value cannot be used.
     """
-    if token is not None and not access.TOKEN.fullmatch(token):
-        raise EngineError(tr("A token is 8 or more plain characters without spaces. Leave it out, and one is made."))
-    made = partial(Server, token=token or new_token(), max_open=max_open, max_body_bytes=max_body_bytes)
-    return opened(made, handle, host=host, port=port, tls_cert=tls_cert, tls_key=tls_key)
+    if token is not None:
+        check_token(token)
+    made = partial(Server, token=token or new_token(), max_body_bytes=max_body_bytes)
+    return opened(made, handle, host=host, port=port, tls_cert=tls_cert, tls_key=tls_key, max_open=max_open)
 
 
 def new_token() -> str:
     return secrets.token_urlsafe(24)
+
+
+def check_limits(**limits: int | None) -> None:
+    """Raises: EngineError for one that would let nothing through. None: there is no such limit."""
+    for name, value in limits.items():
+        if value is not None and value < 1:
+            raise EngineError(tr("{name} is {value}; it is 1 or more, or left out.", name=name, value=value))
+
+
+def check_token(token: str) -> None:
+    """Raises: EngineError for one that clients could not send, or that is soon guessed."""
+    if not access.TOKEN.fullmatch(token):
+        raise EngineError(tr("A token is 8 or more plain characters without spaces. Leave it out, and one is made."))
 
 
 def opened(
@@ -193,18 +205,20 @@ def opened(
     port: int,
     tls_cert: str | Path | None,
     tls_key: str | Path | None,
+    max_open: int,
 ) -> ServerT:
-    """The server that make(handle, listener, host=, tls=) gives, running. Arguments and errors: see serve()."""
+    """The server that make(handle, listener, host=, tls=, max_open=) gives, running. Arguments, errors: see serve()."""
     handle = handle or current()
     if handle is None:
         raise EngineError(tr("No engine is loaded. Load one: `%llm load smollm2-135m`."))
     require_loaded(handle)
+    check_limits(max_open=max_open)
     tls = tls_files(tls_cert, tls_key)
     if (before := _servers.get(handle)) is not None:
         before.stop()
     listener = listen(host, port)
-    with closed_on_failure(listener, tls_cert, tls_key):
-        server = make(handle, listener, host=host, tls=tls)
+    with closed_on_failure(listener):
+        server = make(handle, listener, host=host, tls=tls, max_open=max_open)
         server.start()
         return server
 

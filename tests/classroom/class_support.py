@@ -14,7 +14,7 @@ import httpx
 from serve_support import wait_until
 
 from benchmarks.class_of_students import Student
-from llmlab.classroom.register import LECTURER
+from llmlab.classroom.names import LECTURER
 from llmlab.classroom.room import Classroom
 from llmlab.trace import Request, Step, lines
 

@@ -15,7 +15,7 @@ from wild import GOOD, Wild
 import llmlab
 from benchmarks.class_of_students import Asked, Student, attend, flood, leaks, lost, worst_over_median
 from llmlab.classroom.hiding import HIDDEN_ID
-from llmlab.classroom.register import LECTURER
+from llmlab.classroom.names import LECTURER
 from llmlab.errors import EngineError
 from llmlab.trace.whose import is_other
 
@@ -313,4 +313,5 @@ def test_a_class_that_cannot_be_says_why(
     monkeypatch.delenv("JUPYTERHUB_API_URL", raising=False)
     handle = open_class().handle
     with pytest.raises(EngineError, match=says):
-        llmlab.classroom(handle, folder=tmp_path / "other", **wrong)  # type: ignore[arg-type]
+        llmlab.classroom(handle, folder=tmp_path / "other", **{"students": ["ada"], **wrong})  # type: ignore[arg-type]
+    assert not (tmp_path / "other" / "tokens.csv").exists()  # who was to be in it is not in the next one

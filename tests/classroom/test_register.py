@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import hmac
 import json
+import os
 from pathlib import Path
 
 import pytest
 from class_support import tokens_in
 
-from llmlab.classroom.register import LECTURER, Person, Register, names_of
+from llmlab.classroom.names import LECTURER, names_of
+from llmlab.classroom.register import Person, Register
 from llmlab.errors import EngineError
 
 
@@ -104,11 +106,70 @@ def test_a_stranger_and_a_broken_file_are_told(register: Register):
         Register(register.folder)
 
 
+@pytest.mark.parametrize("content", ["name;token\nada;x\n", "ada,x\n", "name,token\nada\n", "name,token\n\xc9mile,x\n"])
+def test_a_list_of_tokens_that_somebody_has_changed_is_told_and_no_token_is_lost(register: Register, content: str):
+    old = tokens_in(register.folder)
+    (register.folder / "tokens.csv").write_text(content, encoding="latin-1")
+    kept = (register.folder / "register.json").read_bytes()
+    for change in (lambda: register.new_token("ada"), lambda: register.add(["cleo"])):
+        with pytest.raises(EngineError, match=r"tokens\.csv does not have a name, a comma and a token.* Move it away"):
+            change()
+    assert (register.folder / "tokens.csv").read_text(encoding="latin-1") == content
+    assert (register.folder / "register.json").read_bytes() == kept
+    assert register.person(old["ada"].encode()) == Person("ada") and register.names == ["ada", "bob"]
+
+
+def test_a_list_of_tokens_that_a_spreadsheet_has_saved_is_read(register: Register):
+    old = tokens_in(register.folder)
+    rows = "".join(f"{name},{token}\r\n" for name, token in old.items())
+    (register.folder / "tokens.csv").write_text(f"name,token\r\n{rows}", encoding="utf-8-sig", newline="")
+    register.add(["cleo"])
+    assert {name: token for name, token in tokens_in(register.folder).items() if name != "cleo"} == old
+
+
+def test_who_cannot_be_written_down_is_told_and_gets_no_token(register: Register):
+    (register.folder / "tokens.csv").unlink()
+    (register.folder / "tokens.csv").mkdir()
+    with pytest.raises(EngineError, match="The class cannot be kept in"):
+        register.add(["cleo"])
+    assert register.names == ["ada", "bob"]
+
+
+def test_a_register_that_cannot_be_read_any_more_leaves_a_running_class_as_it_is(register: Register):
+    token = tokens_in(register.folder)["ada"]
+    (register.folder / "register.json").unlink()
+    (register.folder / "register.json").mkdir()
+    assert register.person(token.encode()) == Person("ada") and register.names == ["ada", "bob"]
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root gives files away")
+def test_what_root_changes_belongs_to_who_runs_the_class(register: Register):
+    os.chown(register.folder, 65534, 65534)
+    register.new_token("ada")
+    register.new_token(LECTURER)
+    for name in ("register.json", "tokens.csv", "lecturer.token"):
+        status = (register.folder / name).stat()
+        assert (status.st_uid, status.st_gid, status.st_mode & 0o777) == (65534, 65534, 0o600), name
+
+
+def test_one_name_has_one_token_however_it_is_typed(register: Register):
+    register.add(names_of(["E\u0301mile"]))
+    assert register.names[-1] == "\u00c9mile"
+    register.remove("E\u0301mile")
+    assert register.names == ["ada", "bob"]
+
+
+def test_made_up_names_are_the_same_in_a_class_that_has_grown():
+    assert set(names_of(9)) < set(names_of(12)) < set(names_of(1200))
+
+
 def test_students_are_a_number_names_or_a_file(tmp_path: Path):
     file = tmp_path / "students.txt"
     file.write_text("ada\n# second year\n  bob  # repeats\n\nÉmilie Noether\n", encoding="utf-8")
     assert names_of(file) == names_of(str(file)) == ["ada", "bob", "Émilie Noether"]
-    assert names_of("10") == names_of(10) and names_of(10)[0] == "student01" and names_of(10)[-1] == "student10"
+    file.write_bytes("\ufeffada\r\n\r\nbob\r\n".encode())
+    assert names_of(file) == ["ada", "bob"]
+    assert names_of("10") == names_of(10) and names_of(10)[0] == "student001" and names_of(10)[-1] == "student010"
 
 
 @pytest.mark.parametrize(
@@ -120,9 +181,26 @@ def test_students_are_a_number_names_or_a_file(tmp_path: Path):
         (["lecturer"], "is no name of a student"),
         (["=x;y"], "is no name of a student"),
         (["x" * 65], "is no name of a student"),
-        ("nowhere.txt", "nowhere.txt cannot be read"),
+        ("nowhere.txt", "'nowhere.txt' cannot be read"),
     ],
 )
 def test_what_is_no_list_of_students_is_told(students: object, says: str):
     with pytest.raises(EngineError, match=says):
         names_of(students)  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize(
+    ("content", "says"),
+    [
+        (b"ada\n\nbob\nada\n", "line 4: 'ada' is there twice"),
+        ("E\u0301mile\n\u00c9mile\n".encode(), "line 2: '\u00c9mile' is there twice"),
+        (b"ada\nbob,bob@example.org\n", "line 2: 'bob,bob@example.org' is no name"),
+        (b"# nobody yet\n\n", "students.txt has no name in it"),
+        ("ada\n".encode("utf-16"), "students.txt is no text in UTF-8. Save it as one"),
+        ("\u00c9mile\n".encode("latin-1"), "students.txt is no text in UTF-8"),
+    ],
+)
+def test_a_file_that_is_no_list_of_students_is_told_with_the_line(content: bytes, says: str, tmp_path: Path):
+    (tmp_path / "students.txt").write_bytes(content)
+    with pytest.raises(EngineError, match=says):
+        names_of(tmp_path / "students.txt")

@@ -120,6 +120,28 @@ def test_a_key_in_the_file_is_refused_and_not_repeated(place: str):
     assert "sk-very-secret" not in str(raised.value)
 
 
+@pytest.mark.parametrize("old", ["seats: 2", "token_env: "])
+def test_a_key_in_place_of_the_name_of_its_variable_is_refused_and_not_repeated(old: str):
+    assert old in GOOD
+    new = "api_key_env: sk-very-secret" if old == "seats: 2" else "token_env: sk-very-secret-"
+    text = GOOD.replace(old, new, 1)
+    with pytest.raises(ConfigError, match=r"line \d+: .*the name of an environment variable") as raised:
+        parse_config(text)
+    assert "sk-very-secret" not in str(raised.value)
+
+
+@pytest.mark.parametrize("encoding", ["utf-16", "latin-1"])
+def test_a_file_in_another_encoding_is_told_what_to_do(encoding: str, tmp_path: Path):
+    (tmp_path / "config.yaml").write_bytes(f"# É\n{GOOD}".encode(encoding))
+    with pytest.raises(ConfigError, match=r"config.yaml: It is no text in UTF-8. Save it as one"):
+        read_config(tmp_path / "config.yaml")
+
+
+def test_what_an_editor_of_windows_saves_is_read(tmp_path: Path):
+    (tmp_path / "config.yaml").write_bytes(GOOD.replace("\n", "\r\n").encode("utf-8-sig"))
+    assert read_config(tmp_path / "config.yaml") == parse_config(GOOD)
+
+
 def test_a_password_in_a_url_is_refused_and_not_repeated():
     with pytest.raises(ConfigError, match="A password in a URL") as raised:
         parse_config(GOOD.replace("http://127.0.0.1:8001", "http://me:sk-very-secret@host:99999"))

@@ -176,6 +176,32 @@ def test_a_server_without_metrics_is_looked_at_by_its_models(backends: Backends,
         assert wait_until(lambda: door.http.get("/backends").json()["main"]["up"] is False)
 
 
+def test_a_url_with_the_v1_of_clients_leads_to_the_same_server(backends: Backends, tmp_path: Path):
+    url = backends.start("main").url
+    with backends.door(tmp_path, backends.config().replace(url, f"{url}/v1/")) as door:
+        assert door.chat().status_code == 200
+        assert wait_until(lambda: door.http.get("/backends").json()["main"]["num_running"] == 0)
+
+
+def test_a_url_where_there_is_no_such_api_is_told(backends: Backends, tmp_path: Path):
+    url = backends.start("main", metrics=b"").url
+    with backends.door(tmp_path, backends.config().replace(url, f"{url}/elsewhere")) as door:
+        assert wait_until(
+            lambda: door.http.get("/backends").json()["main"]["why_down"] == "no list of models at /v1/models"
+        )
+
+
+def test_why_a_backend_is_down_is_said_in_plain_words(backends: Backends, tmp_path: Path):
+    url = backends.start("main").url
+    backends.start("spare")
+    text = backends.config().replace(url, url.replace("http:", "https:"))
+    backends.stop("spare")
+    with backends.door(tmp_path, text) as door:
+        shown = door.http.get("/backends").json()
+        assert shown["main"]["why_down"] == "it does not speak TLS: http instead of https?"
+        assert shown["spare"]["why_down"] == "connection refused"
+
+
 def test_who_waits_where_is_read_from_the_backends(backends: Backends, tmp_path: Path):
     backends.start("main", metrics=b'vllm:num_requests_waiting{engine="0"} 9.0\nvllm:kv_cache_usage_perc 0.5\n')
     backends.start("spare")

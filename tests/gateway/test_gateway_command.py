@@ -69,16 +69,16 @@ def test_check_says_what_is_missing(
         ("poll_s", "pol_s", r"config.yaml, line \d+: pol_s: Unknown field 'pol_s'.*Did you mean 'poll_s'"),
         ("MAIN_KEY", "NOT_THERE", r"The environment lacks NOT_THERE \(backends.main\)"),
         ("BEN_TOKEN", "ANN_TOKEN", "ann, ben have the same token"),
+        ("MAIN_KEY", "hf_sesame", r"The environment lacks hf_… \(backends.main\)"),
+        ("MAIN_KEY", "TWO_WORDS", "The key of main has a space in it.*set TWO_WORDS anew"),
     ],
 )
-def test_what_is_wrong_is_one_line(config: Path, old: str, new: str, says: str):
+def test_what_is_wrong_is_one_line(config: Path, old: str, new: str, says: str, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setenv("TWO_WORDS", "sesame open")
     config.write_text(config.read_text().replace(old, new))
-    before = signal.getsignal(signal.SIGTERM)
-    try:
-        with pytest.raises(SystemExit, match=says):
-            cli.main(["gateway", str(config), "--port", "0"])
-    finally:
-        signal.signal(signal.SIGTERM, before)
+    with pytest.raises(SystemExit, match=says) as ended:
+        cli.main(["gateway", str(config), "--port", "0"])
+    assert "sesame" not in str(ended.value)
 
 
 @pytest.mark.slow
@@ -108,3 +108,26 @@ def test_it_serves_until_it_is_told_to_end_and_asks_nobody_but_its_backends(conf
         assert process.wait(20) == 0
     assert asked == {str(backends[name].port) for name in ("main", "spare")}
     assert (config.parent / "gateway.jsonl").read_text().count("\n") == 1
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("sent", [signal.SIGINT, signal.SIGTERM])
+def test_whose_answer_comes_when_it_is_told_to_end_learns_why_it_breaks_off(
+    config: Path, backends: Backends, sent: signal.Signals
+):
+    backends["main"].num_pieces, backends["main"].gap_s = 500, 0.02
+    command = [sys.executable, "-c", "from llmlab.cli import main; main()", "gateway", str(config), "--port", "0"]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True, cwd=config.parent) as process:
+        assert process.stdout is not None
+        shown = "".join(iter(process.stdout.readline, "Ctrl-C ends it.\n"))
+        url = re.search(r"(http://127\S+:\d+)/v1$", shown, re.MULTILINE)
+        assert url is not None, shown
+        body = {"model": "chat", "messages": [{"role": "user", "content": "hi"}], "stream": True}
+        with httpx.stream("POST", f"{url[1]}/v1/chat/completions", json=body, headers=bearer("ANN_TOKEN")) as answer:
+            lines = answer.iter_lines()
+            assert "main" in "".join(next(lines) for _ in range(6))
+            process.send_signal(sent)
+            rest = list(lines)
+        assert process.stdout.read() == "Stopping.\n" and process.wait(20) == 0
+    assert '"code":"stopped"' in rest[-4] and rest[-2] == "data: [DONE]"
+    assert '"error":"stopped"' in (config.parent / "gateway.jsonl").read_text()

@@ -271,6 +271,7 @@ def test_a_provider_that_is_not_there_does_not_keep_the_gateway_from_starting(ba
     oidc = "oidc: {issuer: 'http://127.0.0.1:9/realm', audience: llmlab}\n"
     with backends.door(tmp_path, backends.config() + oidc) as door:
         assert asked_with(door, signed("http://127.0.0.1:9/realm")) == 401
+        assert "The keys of http://127.0.0.1:9/realm: connection refused." in str(door.server.card)
         assert door.chat().status_code == 200
 
 

@@ -157,9 +157,14 @@ def test_a_server_that_dies_in_the_middle_leaves_what_had_come(far: Far):
         ({"url": "http://127.0.0.1:9 "}, "no URL of a server"),
         ({"url": "http://127.0.0.1:9", "kind": "opnai"}, "Did you mean 'openai'"),
         ({"url": "http://127.0.0.1:9", "api_key_env": "NOT_THERE"}, "no variable 'NOT_THERE'"),
+        ({"url": "http://127.0.0.1:9", "api_key_env": "sk-secret"}, "no variable 'sk-…'"),
+        ({"url": "http://127.0.0.1:9", "api_key_env": "TWO_WORDS"}, "in the variable 'TWO_WORDS' is no key"),
     ],
 )
-def test_a_server_that_cannot_be_connected_says_why(arguments: dict[str, str], says: str):
+def test_a_server_that_cannot_be_connected_says_why(
+    arguments: dict[str, str], says: str, monkeypatch: pytest.MonkeyPatch
+):
+    monkeypatch.setenv("TWO_WORDS", "secret “key”")
     with pytest.raises(EngineError, match=says) as caught:
         llmlab.connect(**arguments)  # type: ignore[arg-type]
     assert "secret" not in str(caught.value)
@@ -178,11 +183,19 @@ def test_a_certificate_of_ones_own_is_named_and_then_answers_and_the_trace_come_
     with pytest.raises(EngineError, match=r"is not trusted here .*SSL_CERT_FILE") as caught:
         llmlab.connect(echo.url, api_key_env="ECHO_KEY")
     assert echo.token not in str(caught.value)
+    with pytest.raises(EngineError, match=f"hung up without an answer. If it speaks https: {echo.url}"):
+        llmlab.connect(echo.url.replace("https", "http"), api_key_env="ECHO_KEY")
     monkeypatch.setenv("SSL_CERT_FILE", str(cert))
     handle = llmlab.connect(echo.url, api_key_env="ECHO_KEY", trace=True)
     answer = handle.generate("abc", max_tokens=5)
     assert answer.text == "abcab"
     assert [r.prompt_text for r in answer.trace.request_records] == ["<user>abc"]
+
+
+def test_a_key_that_was_read_from_a_file_with_its_line_end_opens(fake: MakeServed, monkeypatch: pytest.MonkeyPatch):
+    echo = fake()
+    monkeypatch.setenv("ECHO_KEY", f"{echo.token}\n")
+    assert llmlab.connect(echo.url, api_key_env="ECHO_KEY").generate("abc", max_tokens=3).text == "abc"
 
 
 def test_another_model_or_key_is_told(fake: MakeServed, monkeypatch: pytest.MonkeyPatch):

@@ -187,7 +187,8 @@ def test_the_notebook_goes_on_with_its_engine_while_clients_use_it(fake: MakeSer
         ({"token": "short"}, "8 or more plain characters"),
         ({"token": "with a space"}, "8 or more plain characters"),
         ({"tls_cert": "cert.pem"}, "TLS needs both"),
-        ({"tls_cert": "/nowhere/cert.pem", "tls_key": "/nowhere/key.pem"}, "no certificate and its key"),
+        ({"tls_cert": "/nowhere/cert.pem", "tls_key": "/nowhere/key.pem"}, "cert.pem cannot be read"),
+        ({"max_open": 0}, "max_open is 0; it is 1 or more"),
     ],
 )
 def test_a_server_that_cannot_be_says_why(fake: MakeServed, wrong: dict[str, object], says: str):

@@ -154,6 +154,27 @@ for name in "ab":
     assert opened.page.locator(".jp-CodeCell").count() == 3
 
 
+def test_a_panel_offers_a_quant_where_there_is_one_to_choose_and_leaves_its_tabs_as_they_look_alone(notebook: Open):
+    fake = f"""import sys, llmlab
+sys.path.append({str(ROOT / "tests" / "engines")!r})
+for name in "ab":
+    llmlab.load("letters", engine="fake_engine:FakeEngine", name=name, isolation="inline")"""
+    opened = notebook("panel_looks.ipynb", fake, "llmlab.panel()", 'llmlab.compare("one", ["a", "b"], max_tokens=5)')
+    opened.run_all()
+    form = opened.output(1)
+    form.get_by_text("Load another engine").click()
+    for engine, has_quants in (("torch", False), ("llamacpp", True)):
+        kind, _, quant = form.locator("details select").all()
+        kind.select_option(engine)
+        assert quant.is_enabled() is has_quants
+    form.get_by_role("button", name="Run", exact=True).click()
+    expect(columns(form)).to_have_count(2, timeout=20_000)
+    looks = "el => { const { margin, fontSize } = getComputedStyle(el); return [margin, fontSize]; }"
+    for part in (".llmlab-head h3", ".llmlab-compare-bar:not(form *)"):
+        inside = form.locator(f".llmlab-panel-body {part}").first.evaluate(looks)
+        assert inside == opened.output(2).locator(part).first.evaluate(looks), part
+
+
 def test_a_comparison_whose_kernel_is_shut_down_says_so_and_offers_no_stop(notebook: Open):
     opened = notebook(
         "compare_shut_down.ipynb",

@@ -66,7 +66,8 @@ function render({ model, el }) {
   const quant = panelField(more, "quant", "select");
   const loading = element("button", "llmlab-chip", "Load", more);
   loading.type = "button";
-  loading.onclick = () => send({ t: "load", engine: kind.value, model: name.value, quant: kind.value === "llamacpp" ? quant.value : "" });
+  kind.onchange = () => judge();
+  loading.onclick = () => send({ t: "load", engine: kind.value, model: name.value, quant: quant.disabled ? "" : quant.value });
   const settings = element("fieldset", "", null, form);
   element("legend", "", "Sampling", settings);
   const numbers = PANEL_NUMBERS.map(([words, value, step]) =>
@@ -89,6 +90,7 @@ function render({ model, el }) {
     const hindrance = isGone ? "" : panelHindrance(state, engines.names(), prompt.value);
     run.disabled = isGone || Boolean(hindrance);
     loading.disabled = isGone || Boolean(state.busy);
+    quant.disabled = kind.value !== "llamacpp"; // the others take a model as it is
     stop.hidden = isGone || !state.is_running;
     said.textContent = state.error && !state.busy ? `✕ ${state.error}` : hindrance;
   }

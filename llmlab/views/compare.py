@@ -113,11 +113,14 @@ class CompareView(Placed["CompareWidget"]):
         """Tell the widget what is new, until all is over."""
         if not self._is_followed:
             self._is_followed = True
+            if self._widget is not None:
+                self._widget.is_live = True
             threading.Thread(target=self._follow, name="llmlab compare view", daemon=True).start()
 
     def _follow(self) -> None:
         while not self._finish():
-            self._send_news()
+            if self._is_seen:
+                self._send_news()
             self.comparison.wait_news(PERIOD_S)
             time.sleep(PERIOD_S)
 
@@ -131,8 +134,15 @@ class CompareView(Placed["CompareWidget"]):
             self._is_finished = True
         self._forget_end()
         self._send_all()
+        if self._widget is not None:
+            self._widget.is_live = False
         self.republish()
         return True
+
+    @property
+    def _is_seen(self) -> bool:
+        widget = self._widget
+        return widget is not None and widget.presence.is_there()
 
     def _send_all(self) -> None:
         self._send({"t": "k", **compare_data(self.comparison)})

@@ -65,17 +65,20 @@ def view_of(widget: Any) -> dict[str, Any]:
 
 
 class Cells:
-    """Which views each cell shows: those of an earlier run of the cell are let go when it runs again."""
+    """Which views each cell shows: those of an earlier run of the cell are let go when it runs again.
+
+    `is_running`: a cell runs now.
+    """
 
     def __init__(self) -> None:
         self._lock = threading.Lock()
         self._shown: dict[Hashable, list[Shown]] = {}
-        self._is_hooked = False
+        self._is_hooked = self.is_running = False
         self._after: list[Callable[[], object]] = []
 
     def add(self, view: Shown) -> None:
         """The cell that runs now shows this view."""
-        self._hook()
+        self.hook()
         with self._lock:
             shown = self._shown.setdefault(_cell(), [])
             if view not in shown:
@@ -83,18 +86,20 @@ class Cells:
 
     def after_each(self, act: Callable[[], object]) -> Callable[[], None]:
         """Call act() at the end of each cell, while its output can still change; returns what ends that."""
-        self._hook()
+        self.hook()
         self._after.append(act)
         return lambda: self._after.remove(act) if act in self._after else None
 
-    def _hook(self) -> None:
+    def hook(self) -> None:
+        """Follow the cells, from the one on that runs now."""
         shell = get_ipython()
         if shell is not None and not self._is_hooked:
-            self._is_hooked = True
+            self._is_hooked = self.is_running = True
             shell.events.register("pre_run_cell", self._before_cell)
             shell.events.register("post_run_cell", self._after_cell)
 
     def _before_cell(self, *_: Any) -> None:
+        self.is_running = True
         with self._lock:
             gone = self._shown.pop(_cell(), [])
             still = {id(view) for views in self._shown.values() for view in views}
@@ -103,6 +108,7 @@ class Cells:
                 view.left()
 
     def _after_cell(self, *_: Any) -> None:
+        self.is_running = False
         for act in list(self._after):
             act()
 

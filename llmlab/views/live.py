@@ -3,7 +3,7 @@
 Messages: {"t": "s", "from": n, "requests": [[index, request], ...], "steps": [...]} with what is new, steps from the
 n-th of the run on; once a second {"t": "k"} in its place, from which a view that came late can begin at once, see
 key_frames.py. Who lacks the history asks for it. Each message is made into JSON once, for all views, and none where no
-page can see it.
+page can see it; a page that comes back gets all that it missed.
 
 This file must not know widgets or notebooks.
 """
@@ -44,7 +44,7 @@ class Screen(Protocol):
 
     @property
     def is_seen(self) -> bool:
-        """A page may draw what is sent. Where output goes to a file, only the end is shown."""
+        """A page is there to draw what is sent. Where output goes to a file, only the end is shown."""
 
     def send(self, message: bytes) -> None:
         """A message as JSON."""
@@ -64,9 +64,11 @@ class Live:
         self.story: Story | None = None
         self._lock = threading.RLock()
         self._screens: list[Screen] = []
+        self._seen: list[Screen] = []  # those of them that a page showed at the last look
         self._needs: list[tuple[Screen, int]] = []
         self._thread: threading.Thread | None = None
-        self._part, self._is_anew = 0, False  # which beginning this is; the screens do not have it yet
+        self._part = 0  # which beginning this is
+        self._with_old: list[Screen] = []  # have the story of an earlier one
         self._next_step = 0  # as the engine counts
         self._sent = 0  # steps of the story
         self._changed: set[int] = set()  # requests that are not sent yet
@@ -88,8 +90,10 @@ class Live:
                 self._thread.start()
 
     def detach(self, screen: Screen) -> None:
-        with self._lock, suppress(ValueError):
-            self._screens.remove(screen)
+        with self._lock:
+            for screens in (self._screens, self._with_old):
+                with suppress(ValueError):
+                    screens.remove(screen)
 
     def need(self, screen: Screen, have: int) -> None:
         """The screen lacks the steps from `have` on; the next message brings them."""
@@ -124,7 +128,7 @@ class Live:
             assert self.story is not None
             news = self.run.steps_since(self._next_step, self.story.known)
             self._add_requests(self.story, news.requests)
-            if news.steps and self._keys is not None:
+            if news.steps and self._keys is not None and self._seen:
                 self._keys.note()
             for step in news.steps:
                 self.story.add_step(step)
@@ -170,10 +174,14 @@ class Live:
 
     def _tick(self) -> None:
         """Send what is new."""
-        if self._screens and (story := self.catch_up()) is not None and any(s.is_seen for s in self._screens):
+        self._seen = [screen for screen in self._screens if screen.is_seen]
+        if self._screens and (story := self.catch_up()) is not None and self._seen:
             assert self._keys is not None
-            if self._is_anew:
-                self._send_anew(story)
+            anew = [screen for screen in self._seen if screen in self._with_old]
+            if anew:
+                self._send_anew(story, anew)
+            if len(anew) == len(self._seen):
+                self._note_sent(story)
             elif self._keys.first is not None:
                 self._send_key(story, self._keys)
             else:
@@ -188,16 +196,16 @@ class Live:
         if steps or requests:
             told = [[index, story.requests[index]] for index in requests]
             self._send(_json({"t": "s", "from": self._sent, "requests": told, "steps": steps}))
-        self._sent = len(story.steps)
-        self._changed.clear()
+        self._note_sent(story)
 
-    def _send_anew(self, story: Story) -> None:
-        """Another story takes the place of the one that the screens have."""
+    def _send_anew(self, story: Story, screens: list[Screen]) -> None:
+        """Another story takes the place of the one that these screens have."""
         requests = list(enumerate(story.requests))
         told = {"t": "k", "anew": True, "from": 0, "head": story.head, "requests": requests, "steps": story.steps}
-        self._send(_json(told))
-        self._sent, self._is_anew = len(story.steps), False
-        self._changed.clear()
+        message = _json(told)
+        for screen in screens:
+            screen.send(message)
+            self._with_old.remove(screen)
 
     def _send_needed(self, story: Story) -> None:
         needs, self._needs = self._needs, []
@@ -213,11 +221,15 @@ class Live:
         if keys.first is not None and self._sent < keys.first:  # somebody else has caught up meanwhile
             self._send_news(story)
         self._send(keys.take())
+        self._note_sent(story)
+
+    def _note_sent(self, story: Story) -> None:
+        """Whoever is seen has all of it, or asks for what it lacks."""
         self._sent = len(story.steps)
         self._changed.clear()
 
     def _send(self, message: bytes) -> None:
-        for screen in self._screens:
+        for screen in self._seen:
             screen.send(message)
 
     def _tell(self) -> None:
@@ -259,7 +271,7 @@ class Live:
 
     def _forget(self) -> None:
         """The run begins anew, with another KV cache: nothing of the story holds any more."""
-        self.story, self._is_anew = None, True
+        self.story, self._with_old = None, list(self._screens)
         self._sent = 0
         self._changed.clear()
         self._texts.clear()

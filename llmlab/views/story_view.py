@@ -159,7 +159,8 @@ class StoryView(Placed["View"]):
 
     @property
     def is_seen(self) -> bool:
-        return self._widget is not None
+        widget = self._widget
+        return widget is not None and widget.presence.is_there()
 
     def send(self, message: bytes) -> None:
         if self._widget is not None:

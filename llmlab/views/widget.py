@@ -1,7 +1,7 @@
 """View: the one widget of all pictures of a run, with the words it exchanges with its page.
 
 To the page: `opening`, a story as JSON, when it is made; then messages with what is new (see live.py), as JSON in a
-buffer. From the page: {"t": "need" | "stop" | "drive" | "at", ...}. This file must not know runs or engines.
+buffer. From the page: {"t": "here" | "need" | "stop" | "drive" | "at", ...}. This file must not know runs or engines.
 """
 
 from __future__ import annotations
@@ -16,6 +16,8 @@ import msgspec
 import traitlets
 
 from llmlab.views.assets import script, style
+from llmlab.views.display import CELLS
+from llmlab.views.presence import Presence
 from llmlab.views.story import Story
 
 Message = dict[str, Any]
@@ -34,12 +36,20 @@ class PlacedWidget(anywidget.AnyWidget):
 
 
 class TalkingWidget(PlacedWidget):
-    """Hears its page: `answer` is called with each message of it, in any thread."""
+    """Hears its page: `answer` is called with each message of it but "here", in any thread."""
 
     def __init__(self, answer: Callable[[Message], None], **traits: Any) -> None:
         super().__init__(**traits)
+        CELLS.hook()
+        self.presence = Presence(lambda: CELLS.is_running)
+        self._answer = answer
         keep_subshell(self)
-        self.on_msg(lambda _, message, buffers: answer(message))
+        self.on_msg(self._hear)
+
+    def _hear(self, _: object, message: Message, buffers: object) -> None:
+        self.presence.heard()
+        if message.get("t") != "here":
+            self._answer(message)
 
 
 class View(TalkingWidget):

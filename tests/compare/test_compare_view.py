@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+import time
 from pathlib import Path
 from typing import Any
 
@@ -11,8 +12,12 @@ import pytest
 from compare_support import Load, compare
 
 import llmlab
+from llmlab.compare import Comparison
 from llmlab.errors import LlmlabError
+from llmlab.views import presence
 from llmlab.views.compare_data import compare_data
+from llmlab.views.compare_widget import CompareWidget
+from tests.views.live_support import until
 
 HOSTILE = "<img src=x onerror=alert(1)>"
 
@@ -48,6 +53,36 @@ def test_news_are_sent_once_and_only_what_is_new(load: Load):
     assert [(cell["i"], cell["j"]) for cell in sent[0]["cells"]] == [(0, 0), (0, 1), (1, 0), (1, 1)]
     view._send_news()
     assert len(sent) == 1
+
+
+def num_tokens_of(found: Comparison) -> int:
+    """Of the first answer, so far."""
+    return len(compare_data(found)["cells"][0][0]["tokens"])
+
+
+def test_a_page_that_is_gone_gets_no_news_and_all_it_missed_when_it_is_back(
+    load: Load, monkeypatch: pytest.MonkeyPatch
+):
+    slow = {"step_s": 0.02}
+    found = compare(load("a", **slow), load("b", **slow), prompts="abcdefgh" * 20, max_tokens=120, wait=False)
+    view, sent = found.view, list[dict[str, Any]]()
+    monkeypatch.setattr(CompareWidget, "send", lambda self, content, buffers: sent.append(json.loads(buffers[0])))
+    widget = view.widget
+    view.follow()
+    assert widget.is_live
+    until(lambda: sum(len(message["cells"]) for message in sent) > 2)
+    monkeypatch.setattr(presence, "PATIENCE_S", 0.0)
+    time.sleep(0.3)  # a message may be on its way
+    num_sent, num_tokens = len(sent), num_tokens_of(found)
+    until(lambda: num_tokens_of(found) > num_tokens + 20)
+    assert len(sent) == num_sent
+    monkeypatch.setattr(presence, "PATIENCE_S", 90.0)
+    until(lambda: len(sent) > num_sent)
+    (cell,) = sent[num_sent]["cells"]
+    before = [cell for message in sent[:num_sent] for cell in message["cells"]]
+    assert cell["from"] == sum(len(cell["tokens"]) for cell in before) and len(cell["tokens"]) > 20
+    found.wait()
+    until(lambda: sent[-1]["t"] == "k" and not widget.is_live)
 
 
 def test_the_twin_has_texts_figures_marks_and_causes_without_a_script(load: Load):

@@ -6,6 +6,7 @@ import importlib.util
 import json
 import subprocess
 import sys
+import time
 from collections.abc import Iterator
 from pathlib import Path
 from types import SimpleNamespace
@@ -19,6 +20,7 @@ import llmlab
 from llmlab.engines import registry
 from llmlab.trace import Trace
 from llmlab.views import display
+from llmlab.views.presence import PATIENCE_S, Presence
 from llmlab.views.story import Story
 from llmlab.views.story_view import NEXT_PART_STEPS, PART_STEPS
 from llmlab.views.widget import View, keep_subshell
@@ -90,6 +92,36 @@ def test_freeze_puts_the_twin_where_a_finished_run_was_shown(kernel: live_kernel
     assert outputs.displays[0][1].keys() == {"image/png", "text/html", "text/plain"}
     assert "data-llmlab-place" not in outputs.displays[0][1]["text/html"]
     assert kernel.run(NUM_OPEN).stdout == "0\n"
+
+
+@pytest.mark.slow
+def test_it_is_known_when_a_cell_runs(kernel: live_kernel.Kernel):
+    sample = """import threading, time
+from llmlab.views.display import CELLS
+CELLS.hook()
+seen = [CELLS.is_running]
+def look():
+    while seen[-1] is not None:
+        time.sleep(0.1)
+        seen.append(CELLS.is_running)
+threading.Thread(target=look, daemon=True).start()"""
+    kernel.run(sample)
+    kernel.run("start = len(seen) + 1; time.sleep(0.5); within = seen[start:]")
+    time.sleep(1)
+    told = kernel.run("print(seen[0], set(within), seen[-4]); seen.append(None)").stdout
+    assert told == "True {True} False\n"
+
+
+def test_a_page_that_says_that_it_is_there_is_heard_and_nothing_else_happens():
+    now_s, answered = [0.0], []
+    widget = View(None, answered.append, id="x")
+    widget.presence = Presence(lambda: False, lambda: now_s[0])
+    now_s[0] = PATIENCE_S + 1
+    assert not widget.presence.is_there()
+    for message in ({"t": "here"}, {"t": "need", "have": 3}):
+        widget._handle_custom_msg(message, [])
+    assert widget.presence.is_there() and answered == [{"t": "need", "have": 3}]
+    widget.close()
 
 
 def test_a_widget_opens_with_all_of_a_finished_story():

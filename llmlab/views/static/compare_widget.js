@@ -3,6 +3,7 @@
 import { compareTake } from "./compare_geometry.js";
 import { showCompare } from "./compare.js";
 import { goneBox, whenGone } from "./gone.js";
+import { sayingHere } from "./here.js";
 import { decode, placed } from "./place.js";
 
 function render({ model, el }) {
@@ -36,4 +37,4 @@ function render({ model, el }) {
   };
 }
 
-export default placed(render);
+export default sayingHere(placed(render), (model) => model.get("is_live"));

@@ -2,6 +2,7 @@
 
 import { element, say } from "./draw.js";
 import { goneBox, whenGone } from "./gone.js";
+import { sayingHere } from "./here.js";
 import { decode, placed } from "./place.js";
 import { join, leave } from "./telling.js";
 import { show } from "./view.js";
@@ -131,4 +132,4 @@ function tellCursor(model, telling, isCut) {
   return () => clearInterval(timer);
 }
 
-export default placed(render);
+export default sayingHere(placed(render), (model) => model.get("state") !== "ended");

@@ -120,12 +120,13 @@ log["reason"].str.replace(r"\d+", "N", regex=True).value_counts()
 # does the next long prompt go, though the rule says *main*?
 
 # %%
-import os
 import signal
 import time
 
-run = far.batch(long, max_tokens=400)
-time.sleep(1.5)
+stories = [f"{text} Tell a long story of a reader of this log, in style {number}." for number in range(4)]
+run = far.batch(stories, max_tokens=300)
+while run.num_tokens < 40 and not run.done:  # some words of each have come
+    time.sleep(0.05)
 os.kill(main.pid, signal.SIGKILL)
 try:
     run.wait()

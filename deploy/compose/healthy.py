@@ -9,7 +9,7 @@ import sys
 import urllib.request
 
 url, variable = sys.argv[1:]
-asked = urllib.request.Request(f"{url}/health", headers={"Authorization": f"Bearer {os.environ[variable]}"})
+asked = urllib.request.Request(f"{url}/health", headers={"Authorization": f"Bearer {os.environ[variable].strip()}"})
 try:
     urllib.request.urlopen(asked, timeout=5)
 except OSError as error:

@@ -82,8 +82,7 @@ def connect(
     )
     link, followed = RemoteLink(), None
     try:
-        backend: Backend = link.run(opened)
-        header = _header(backend.about, url)
+        header = _header(link.meet(opened).about, url)
         if trace:
             address = url if trace is True else _plain(trace)
             followed = follow(address, _token_of(address, url, key, trace_token_env), whose)
@@ -92,7 +91,7 @@ def connect(
         called = free_name(name, re.sub(r"[^\w.-]+", "-", header.model.rpartition("/")[2]) or "remote")
         again = f"`%llm connect {url} --kind {kind}`, or llmlab.connect({url!r}, kind={kind!r})"
         connection = Connection(link, describe=f"The connection {called!r} to {url}", reload_line=again)
-        link.open(backend, header)
+        link.open(header)
         ready = connection.wait_ready(START_S)
         assert ready is not None  # it was put there
     except BaseException:

@@ -53,9 +53,13 @@ class RemoteLink:
         """The value of a coroutine, run where the answers are read. From any other thread."""
         return asyncio.run_coroutine_threadsafe(work, self._loop).result()
 
-    def open(self, backend: Backend, header: Header) -> None:
-        """The server is known now."""
-        self._backend = backend
+    def meet(self, opened: Coroutine[Any, Any, Backend]) -> Backend:
+        """The server that is asked from now on; close() ends the connections to it."""
+        self._backend = self.run(opened)
+        return self._backend
+
+    def open(self, header: Header) -> None:
+        """All that must be known is known."""
         ready = wire.Ready(header, self._epoch_s, time.monotonic() - self._epoch_s)
         self._messages.put(wire.EVENT + wire.encode(ready))
 

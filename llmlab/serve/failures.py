@@ -55,7 +55,7 @@ class ApiError(Exception):
         """What the library says, with the status of its kind."""
         if isinstance(error, (RequestError, ModelError)):
             return cls(400, str(error))
-        return cls(503, str(error)) if isinstance(error, EngineDied) else cls(500, str(error))
+        return cls(503, str(error), code="engine_died") if isinstance(error, EngineDied) else cls(500, str(error))
 
     @property
     def body(self) -> bytes:

@@ -1,10 +1,11 @@
-"""How a command that serves ends: by Ctrl-C or SIGTERM, which is heard once.
+"""How a command that serves ends: by Ctrl-C, SIGTERM, or with its terminal (SIGHUP), which is heard once.
 
 This file must not know what is served.
 """
 
 from __future__ import annotations
 
+import contextlib
 import signal
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -12,16 +13,16 @@ from typing import NoReturn
 
 from llmlab.language import tr
 
-ENDS = (signal.SIGINT, signal.SIGTERM)
+ENDS = [signal.SIGINT, signal.SIGTERM, *([signal.SIGHUP] if hasattr(signal, "SIGHUP") else [])]  # not on Windows
 
 
 @contextmanager
 def ended_by_signals() -> Iterator[None]:
-    """Inside, Ctrl-C or SIGTERM raises KeyboardInterrupt, and what it breaks off here is no error.
+    """Inside, each of them raises KeyboardInterrupt, and what that breaks off here is no error.
 
     Only the first one does: who presses again, and again, does not break off the end of what is served.
     """
-    # a job in the background of a script is started so that it hears no Ctrl-C
+    # a job in the background of a script is started so that it hears no Ctrl-C, and nohup's no SIGHUP
     before = {number: how for number in ENDS if (how := signal.getsignal(number)) != signal.SIG_IGN}
     for number in before:
         signal.signal(number, _interrupt)
@@ -36,7 +37,8 @@ def ended_by_signals() -> Iterator[None]:
 
 
 def say_stopping() -> None:
-    print(tr("Stopping."), flush=True)
+    with contextlib.suppress(OSError):  # the terminal may be gone
+        print(tr("Stopping."), flush=True)
 
 
 def _interrupt(*_: object) -> NoReturn:

@@ -136,7 +136,18 @@ def test_who_is_there_is_told_over_https_to_who_names_the_certificate(
         cli.main(who)
     cli.main([*who, "--tls-cert", str(cert)])
     assert "0 of 2 are there" in capsys.readouterr().out
-    who[2] = one.url.replace("127.0.0.1", "localhost") + "/v1"
+    # signed by somebody whose own certificate is not at hand
+    for line in (
+        "req -x509 -newkey rsa:2048 -nodes -keyout ca.key -out ca.pem -days 1 -subj /CN=university",
+        "req -newkey rsa:2048 -nodes -keyout key.pem -out ask.pem -subj /CN=llmlab -addext subjectAltName=IP:127.0.0.1",
+        "x509 -req -in ask.pem -CA ca.pem -CAkey ca.key -CAcreateserial -copy_extensions copy -days 1 -out cert.pem",
+    ):
+        subprocess.run(["openssl", *line.split()], check=True, capture_output=True, cwd=tmp_path)
+    room = llmlab.classroom(one.handle, folder=one.room.register.folder, tls_cert=cert, tls_key=key)
+    who[2] = room.url
+    cli.main([*who, "--tls-cert", str(cert)])
+    assert "0 of 2 are there" in capsys.readouterr().out
+    who[2] = room.url.replace("127.0.0.1", "localhost") + "/v1"
     with pytest.raises(SystemExit, match=r"is for another name .*certificate is not valid for 'localhost'"):
         cli.main([*who, "--tls-cert", str(cert)])
 

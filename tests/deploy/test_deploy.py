@@ -299,6 +299,16 @@ def test_a_unit_starts_the_program_where_it_is_installed_and_may_write_only_its_
     assert (hardened["DynamicUser"], hardened["ProtectSystem"], hardened["Restart"]) == ("yes", "strict", "on-failure")
 
 
+@pytest.mark.parametrize("file", UNITS, ids=lambda file: file.name)
+def test_a_unit_reads_of_etc_only_what_systemd_hands_over(file: Path):
+    """Its user is nobody whom README.md lets into /etc/llmlab."""
+    text = file.read_text().replace("\\\n", " ")
+    commands = re.findall(r"^ExecStart(?:Pre)?=(.*)$", text, re.M)
+    assert commands and not any("/etc/" in command for command in commands)
+    named = {name for command in commands for name in re.findall(r"%d/(\S+)", command)}
+    assert named == set(re.findall(r"^LoadCredential=(\S+?):/etc/llmlab/\1$", text, re.M))
+
+
 @pytest.mark.skipif(shutil.which("systemd-analyze") is None, reason="needs systemd (apt-get install systemd)")
 def test_systemd_has_nothing_to_say_about_the_units(tmp_path: Path):
     units = tmp_path / "units"

@@ -57,7 +57,7 @@ def test_stop_ends_it(shell: InteractiveShell, line: str, capsys: Captured):
 
 
 @pytest.mark.usefixtures("fake")
-def test_a_token_from_the_environment_is_not_printed_in_the_call(
+def test_a_token_from_the_environment_stands_in_no_notebook(
     shell: InteractiveShell, monkeypatch: pytest.MonkeyPatch, capsys: Captured
 ):
     monkeypatch.setenv("CLASS_TOKEN", "a-secret-of-ours")
@@ -66,6 +66,11 @@ def test_a_token_from_the_environment_is_not_printed_in_the_call(
     assert "a-secret-of-ours" not in shown and "os').environ['CLASS_TOKEN']" in shown
     server = llm(shell, "serve --token-env CLASS_TOKEN")
     assert isinstance(server, Server) and server.token == "a-secret-of-ours"
+    assert llm(shell, "serve --token-env CLASS_TOKEN") is server
+    shown = capsys.readouterr().out
+    assert shown.count("$CLASS_TOKEN") >= 4 and "a-secret-of-ours" not in shown
+    with pytest.raises(UsageError, match="no variable 'a-s…'"):
+        llm(shell, "serve --token-env a-secret-of-ours")
 
 
 @pytest.mark.usefixtures("fake")

@@ -9,6 +9,7 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 
+import psutil
 import pytest
 from serve_support import MakeServed, wait_until
 
@@ -209,6 +210,15 @@ def test_another_model_or_key_is_told(fake: MakeServed, monkeypatch: pytest.Monk
     with pytest.raises(EngineError, match="refuses the key") as caught:
         llmlab.connect(echo.url, api_key_env="ECHO_KEY")
     assert "another-key" not in str(caught.value)
+
+
+def test_a_server_without_the_trace_that_was_wanted_is_left_again(fake: MakeServed, monkeypatch: pytest.MonkeyPatch):
+    echo = fake()
+    monkeypatch.setenv("ECHO_KEY", echo.token)
+    with pytest.raises(EngineError, match=r"No trace at http://127\.0\.0\.1:9") as kept:
+        llmlab.connect(echo.url, api_key_env="ECHO_KEY", trace="http://127.0.0.1:9")
+    ours = [one for one in psutil.Process().net_connections() if one.raddr and one.raddr.port == echo.server.port]
+    assert not [one for one in ours if one.status == psutil.CONN_ESTABLISHED], kept
 
 
 def test_waiting_for_a_silent_server_has_an_end(fake: MakeServed, monkeypatch: pytest.MonkeyPatch):

@@ -100,10 +100,10 @@ def test_who_serves_or_connects_reads_his_language_and_clients_read_english(
         llmlab.serve(echo.handle, port=70_000)
 
 
-@pytest.mark.parametrize("token", ["right-token", "wrong-token"])
+@pytest.mark.parametrize("token", ["right-token", "right-token\n", "wrong-token"])
 def test_the_health_check_of_a_container_knows_a_server_that_answers(fake: MakeServed, token: str):
     url = fake(token="right-token").url
     command = [sys.executable, str(HEALTHY), url, "MY_TOKEN"]
     done = subprocess.run(command, env={"MY_TOKEN": token}, capture_output=True, text=True)
-    assert (done.returncode == 0) is (token == "right-token"), done.stderr
-    assert token not in done.stderr
+    assert (done.returncode == 0) is (token.strip() == "right-token"), done.stderr
+    assert token.strip() not in done.stderr

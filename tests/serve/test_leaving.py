@@ -148,6 +148,9 @@ def test_an_engine_that_dies_ends_streams_with_an_error_and_is_told_to_who_comes
     assert error["error"]["code"] == "engine_died"
     later = echo.complete("abc")
     assert later.status_code == echo.http.get("/health").status_code == 503
+    # wherever a request was when the engine died
+    for route, body in (("/v1/completions", {"prompt": "abc"}), ("/detokenize", {"tokens": [97]})):
+        assert error_of(echo.http.post(route, json=body))["code"] == "engine_died", route
     assert "SIGKILL" in error_of(later)["message"]
     assert echo.metric("llmlab_engine_up") == 0
 

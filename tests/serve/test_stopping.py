@@ -12,12 +12,13 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+import psutil
 import pytest
 
 from llmlab import cli
 from llmlab.errors import EngineError
 from llmlab.serve.listening import tls_files
-from llmlab.serve.stopping import ended_by_signals
+from llmlab.serve.stopping import ENDS, ended_by_signals
 
 ENGINES = str(Path(__file__).resolve().parent.parent / "engines")
 Captured = pytest.CaptureFixture[str]
@@ -49,18 +50,32 @@ def test_who_presses_ctrl_c_again_while_it_loads_or_stops_sees_no_traceback(tmp_
         assert (said.endswith("Stopping.\n"), errors, process.returncode) == (True, "", 0)
 
 
+@pytest.mark.slow
+@pytest.mark.parametrize("sees_it", [True, False])
+def test_when_its_terminal_goes_away_it_ends_as_it_does_by_ctrl_c(tmp_path: Path, sees_it: bool):
+    with begun(tmp_path, "Ctrl-C ends it.\n") as process:
+        assert process.stdout is not None
+        [engine] = psutil.Process(process.pid).children()
+        if not sees_it:
+            process.stdout.close()
+        process.send_signal(signal.SIGHUP)
+        if sees_it:
+            assert process.stdout.read() == "Stopping.\n"
+        assert (process.wait(20), engine.is_running()) == (0, False)
+
+
 def test_only_the_first_signal_is_heard_and_where_none_came_all_is_as_before():
-    before = [signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)]
+    before = [signal.getsignal(number) for number in ENDS]
     with ended_by_signals():
         assert signal.getsignal(signal.SIGTERM) not in (*before, signal.SIG_IGN)
-    assert [signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)] == before
+    assert [signal.getsignal(number) for number in ENDS] == before
     try:
         with ended_by_signals():
             signal.raise_signal(signal.SIGTERM)
-        signal.raise_signal(signal.SIGTERM)
-        signal.raise_signal(signal.SIGINT)
+        for number in ENDS:
+            signal.raise_signal(number)
     finally:
-        for number, how in zip((signal.SIGINT, signal.SIGTERM), before, strict=True):
+        for number, how in zip(ENDS, before, strict=True):
             signal.signal(number, how)
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from typing import TYPE_CHECKING, Any
 from weakref import WeakKeyDictionary, ref
 
@@ -10,6 +9,7 @@ from IPython.core.error import UsageError
 
 import llmlab
 from llmlab.cards import Card, seconds_text
+from llmlab.engines import access
 from llmlab.language import tr
 from llmlab.magics.line import Line, Named
 from llmlab.magics.verbs.targets import current, loaded
@@ -43,12 +43,12 @@ def serve(line: Line) -> object:
     }  # fmt: skip
     running = [server for server in servers() if server.handle is handle and server.running]
     if running and _asked.get(handle) == {**wanted, "token_env": args.token_env} and not args.show_code:
-        return line.show(running[0].card, running[0])
+        return line.show(running[0].card_of(args.token_env), running[0])
     server: Server = line.call(
         "llmlab.serve", serve_engine, Named(code, handle), token=_token(args.token_env), **wanted
     )
     _asked[handle] = {**wanted, "token_env": args.token_env}
-    return line.show(server.card, server)
+    return line.show(server.card_of(args.token_env), server)
 
 
 def connect(line: Line) -> object:
@@ -104,11 +104,14 @@ def _token(variable: str | None) -> Named | None:
     """Raises: UsageError when there is no such environment variable."""
     if variable is None:
         return None
-    if not os.environ.get(variable):
+    if not (token := access.of_environment(variable)):
         raise UsageError(
-            tr("The environment has no variable {name!r}. Leave --token-env out, and a token is made.", name=variable)
+            tr(
+                "The environment has no variable {name!r}. Leave --token-env out, and a token is made.",
+                name=access.named(variable),
+            )
         )
-    return Named(f"__import__('os').environ[{variable!r}]", os.environ[variable])
+    return Named(f"__import__('os').environ[{variable!r}]", token)
 
 
 def _stop(line: Line, name: str | None) -> object:

@@ -30,7 +30,6 @@ import pandas as pd
 
 import llmlab
 from llmlab.shipped import shipped
-from llmlab.trace.recorded import recorded_names
 from llmlab.views import plots
 
 # %% [markdown]
@@ -136,12 +135,7 @@ pd.DataFrame({f"{n} requests": {name: over(name, n) for name in links} for n in 
 # one, with more blocks and shorter steps. What is there to look at here?
 
 # %%
-names = [name for name in recorded_names() if name.startswith("burst_of_64_tp")]
-if len(names) < 2:
-    print("No traces of several GPUs have been recorded yet. These are worker processes on a CPU, one core each:")
-    names = [name for name in recorded_names() if "_cpu_" in name]
-runs = {name.rpartition("_")[2]: llmlab.recorded(name) for name in names}
-names
+runs = {way: llmlab.recorded(f"burst_of_64_{way}") for way in ("tp1", "tp2")}
 
 
 # %%
@@ -152,15 +146,25 @@ def figures(trace):
     return {**told, "tok/s": round(llmlab.metrics.throughput_tps(trace), 1)}
 
 
-print(next(iter(runs.values())).header.model)
+print(runs["tp1"].header.model)
 pd.DataFrame({name: figures(trace) for name, trace in runs.items()})
 
 # %%
 llmlab.before_after(runs["tp1"], runs["tp2"])
 
 # %% [markdown]
-# Compare steps and blocks first: twice the blocks let more requests run at once, so there are fewer steps, and each has
-# more to do. Times of worker processes on a CPU say little: its cores had other work as well, and were the same two.
+# The same plan, step by step: one GPU had blocks enough for all 32 seats. The second one makes each step shorter, by
+# less than half: every layer waits twice for what the other GPU has computed.
+#
+# Where the cache is small, its blocks count more. Worker processes on a CPU, 32 MB of cache each; predict the steps:
+
+# %%
+small = {way: llmlab.recorded(f"burst_of_16_cpu_{way}") for way in ("tp1", "tp2")}
+pd.DataFrame({way: figures(trace) for way, trace in small.items()})
+
+# %% [markdown]
+# Twice the blocks let more requests run at once, so there are fewer steps, and each has more to do. The times of these
+# two say little: their cores had other work as well, and were the same two.
 #
 # ## The KV cache of two
 #

@@ -11,6 +11,7 @@ from collections.abc import AsyncIterator
 from dataclasses import replace
 from typing import Any, cast
 
+import httpx2
 import openai
 
 from llmlab.engines.messages import Prompt
@@ -38,6 +39,7 @@ OFF: dict[str, dict[str, Any]] = {
     "llamacpp": {"top_k": 0, "top_p": 1.0, "min_p": 0.0},
 }
 CONNECT_S, NUM_TRIES, MAX_WAIT_S = 5.0, 3, 30.0
+KEPT_S = 3.0  # an idle connection: shorter than any server keeps one (uvicorn 5 s), so that no request meets its end
 # A client library wants some key even where the server wants none.
 NO_KEY = "none"
 
@@ -50,8 +52,9 @@ class OpenaiServer:
         limits = openai.Timeout(timeout_s, connect=CONNECT_S)
         # Its own retries would ask again after an answer has begun to be computed.
         self._client = openai.AsyncOpenAI(
-            base_url=f"{url}/v1", api_key=key.secret or NO_KEY, timeout=limits, max_retries=0
-        )
+            base_url=f"{url}/v1", api_key=key.secret or NO_KEY, timeout=limits, max_retries=0,
+            http_client=openai.DefaultAsyncHttpxClient(limits=httpx2.Limits(keepalive_expiry=KEPT_S)),
+        )  # fmt: skip
         self.about = About("openai", "", "", None, None, Capabilities(), False)
         self._maker, self._pieces = "openai", Pieces(self._look_up)
 

@@ -19,6 +19,8 @@ from llmlab.errors import EngineError
 
 # An end tells the streams that are open, and waits this long for them to be read to their end.
 STOP_S, START_S, POLL_S = 2, 30.0, 0.25
+# An idle connection: longer than any client keeps one (httpx 5 s, aiohttp 15 s), so that no request meets its end.
+KEPT_S = 75
 # Hosts that are no address, but all of a machine's.
 EVERYWHERE = ("0.0.0.0", "::", "")
 
@@ -35,7 +37,7 @@ class Endpoint:
         logging.getLogger("uvicorn.error").setLevel(logging.CRITICAL)
         config = uvicorn.Config(
             app, lifespan="on" if lifespan else "off", ws="none", log_config=None, access_log=False,
-            server_header=False, timeout_graceful_shutdown=STOP_S, **tls,
+            server_header=False, timeout_graceful_shutdown=STOP_S, timeout_keep_alive=KEPT_S, **tls,
         )  # fmt: skip
         config.load()  # a key that cannot be read is told here, not in the thread
         self._uvicorn = uvicorn.Server(config)

@@ -19,7 +19,8 @@ from typing import Any, Protocol
 import msgspec
 
 from llmlab.engines.run import Run
-from llmlab.trace import Request
+from llmlab.engines.threads import num_cpus
+from llmlab.trace import Header, Request
 from llmlab.trace.whose import is_other
 from llmlab.views.key_frames import KeyFrames
 from llmlab.views.narration import died, paused
@@ -67,6 +68,8 @@ class Live:
         self._seen: list[Screen] = []  # those of them that a page showed at the last look
         self._needs: list[tuple[Screen, int]] = []
         self._thread: threading.Thread | None = None
+        self._pace: Pace | None = None  # of the thread
+        self._fills_cpus, self._is_slow = False, False  # the engine, when it goes on
         self._part = 0  # which beginning this is
         self._with_old: list[Screen] = []  # have the story of an earlier one
         self._next_step = 0  # as the engine counts
@@ -98,6 +101,7 @@ class Live:
     def need(self, screen: Screen, have: int) -> None:
         """The screen lacks the steps from `have` on; the next message brings them."""
         self._needs.append((screen, have))
+        self._hurry()
         if self.run.done and (story := self.catch_up()) is not None:  # there is no next one
             with self._lock:
                 self._send_needed(story)
@@ -105,6 +109,7 @@ class Live:
     def stop(self) -> None:
         self._is_stopping = True
         self.run.stop()
+        self._hurry()
 
     def drive(self, order: Message) -> None:
         """{"paused": bool}, {"steps": n} or {"slow": seconds}."""
@@ -116,7 +121,10 @@ class Live:
         if order.get("steps"):
             engine.begin_step(int(order["steps"]))
         if order.get("slow") is not None:
-            engine.slow(max(0.0, float(order["slow"])))
+            seconds = max(0.0, float(order["slow"]))
+            engine.slow(seconds)
+            self._is_slow = seconds > 0
+        self._hurry()
 
     def catch_up(self) -> Story | None:
         """The story with all steps that have come; None before the run has reached the engine."""
@@ -155,7 +163,7 @@ class Live:
     # ---- the thread
 
     def _publish(self) -> None:
-        pace = Pace()
+        self._pace = pace = Pace()
         while not self.finish():
             with self._lock:
                 if not self._screens:
@@ -168,9 +176,18 @@ class Live:
             pace.rest(is_beside=self._is_beside())
 
     def _is_beside(self) -> bool:
-        """The engine computes on the CPUs of this machine."""
-        head = self.story.head if self.story is not None else {}
-        return head.get("source") == "measured" and str(head.get("device")).lower() == "cpu"
+        """The engine computes, on every core of this machine: each look holds it up."""
+        engine = self.run.engine
+        is_held = self._is_stopping or self._is_slow or (engine is not None and engine.is_paused)
+        return self._fills_cpus and not is_held
+
+    def _is_computed_here(self, header: Header) -> bool:
+        """Else it is replayed, or on another machine. An engine without threads is on a GPU."""
+        return header.source == "measured" and self.run.engine is not None and not self.run.engine.is_remote
+
+    def _hurry(self) -> None:
+        if self._pace is not None:
+            self._pace.hurry()
 
     def _tick(self) -> None:
         """Send what is new."""
@@ -265,6 +282,7 @@ class Live:
         self._part = self.run.part
         opening, self._next_step = self.run.opening()
         self.story = Story(opening.header)
+        self._fills_cpus = self._is_computed_here(opening.header) and (opening.header.num_threads or 0) >= num_cpus()
         self._keys = KeyFrames(self.story)
         self._add_requests(self.story, list(opening.request_records))
         return True

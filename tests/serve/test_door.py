@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import hmac
+import http.client
 import re
 import socket
+import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -198,6 +200,21 @@ def test_what_is_no_http_ends_the_connection_and_nothing_else(echo: Served, raw:
         connection.shutdown(socket.SHUT_WR)
         assert b" 5" not in connection.recv(1000)[:12]
     assert echo.complete("hi", max_tokens=2).status_code == 200
+
+
+@pytest.mark.slow
+def test_an_idle_connection_outlives_what_clients_keep(echo: Served):
+    """uvicorn by itself closes one after 5 s, as long as httpx keeps it: now and then a request would meet its end."""
+    connection = http.client.HTTPConnection("127.0.0.1", echo.server.port, timeout=10)
+    headers = {"Authorization": f"Bearer {echo.server.token}"}
+    connection.request("GET", "/v1/models", headers=headers)
+    assert connection.getresponse().read()
+    kept = connection.sock
+    time.sleep(6.5)
+    connection.request("GET", "/v1/models", headers=headers)
+    assert connection.getresponse().status == 200
+    assert connection.sock is kept
+    connection.close()
 
 
 @pytest.mark.parametrize("seed", [0, -1, 2**32, 10**30])

@@ -33,7 +33,7 @@ DURATIONS = {
     "load_duration": "load_s", "prompt_eval_duration": "prompt_s", "eval_duration": "eval_s",
     "total_duration": "total_s",
 }  # fmt: skip
-NUM_TRIES = 3
+NUM_TRIES, NOT_FOUND = 3, 404
 Progress = Callable[[str, int, int], None]
 
 
@@ -52,7 +52,7 @@ class OllamaServer:
     async def look(self, model: str | None, *, pull: bool = False, progress: Progress | None = None) -> None:
         """Which models it has; fetches a missing one with `pull`. Raises: EngineError when there is none such."""
         try:
-            names = await self.models()
+            names = await self._first_models()
             if model is not None and pull and _found(model, names) is None:
                 await self.pull(model, progress)
                 names = await self.models()
@@ -169,6 +169,21 @@ class OllamaServer:
         if isinstance(error, ollama.ResponseError | ConnectionError | LlmlabError):
             return self._told(error)
         return self._broken(0, error)
+
+    async def _first_models(self) -> list[str]:
+        """Raises: EngineError where another kind of server answers."""
+        try:
+            return await self.models()
+        except ollama.ResponseError as error:
+            if error.status_code != NOT_FOUND:
+                raise
+            raise EngineError(
+                tr(
+                    "{url} has no list of models at /api/tags: it is no Ollama. For OpenAI's API leave `--kind ollama` "
+                    "out.",
+                    url=self.url,
+                )
+            ) from None
 
     def _told(self, error: Exception) -> LlmlabError:
         said = self._key.hide(_sentence(error))

@@ -204,6 +204,8 @@ def test_another_model_or_key_is_told(fake: MakeServed, monkeypatch: pytest.Monk
     monkeypatch.setenv("ECHO_KEY", echo.token)
     with pytest.raises(EngineError, match=r"has no model 'gpt-4'. It has: echo"):
         llmlab.connect(echo.url, api_key_env="ECHO_KEY", model="gpt-4")
+    with pytest.raises(EngineError, match=r"it is no Ollama\. For OpenAI's API leave `--kind ollama` out"):
+        llmlab.connect(echo.url, api_key_env="ECHO_KEY", kind="ollama")
     with pytest.raises(EngineError, match=r"wants a key.*--api-key-env"):
         llmlab.connect(echo.url)
     monkeypatch.setenv("ECHO_KEY", "another-key")

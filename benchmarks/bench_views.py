@@ -2,24 +2,21 @@
 
     python -m benchmarks.bench_views
 
-A replayed trace of a busy server offers 30 steps a second; llama.cpp runs with a view and without by turns. CPU times
-are those of whole processes, as they say more than seconds on a machine that does other things too.
+A replayed trace of a busy server offers 30 steps a second. CPU times are those of whole processes, as they say more
+than seconds on a machine that does other things too. What a live view costs an engine: bench_view_cost.
 """
 
 from __future__ import annotations
 
 import argparse
-import json
 import random
 import statistics
 import tempfile
 from collections.abc import Callable
 from itertools import pairwise
 from pathlib import Path
-from typing import Any
 
-from jupyter_client.manager import start_new_kernel
-
+from benchmarks.bench_view_cost import LLAMA, measured
 from benchmarks.harness import Bound, Series, write
 from benchmarks.lab import Lab, Wire, lab, printed
 from benchmarks.large_trace import large_trace
@@ -35,24 +32,6 @@ print(json.dumps([os.getpid()]))"""
 SHOW = """called_s = time.time()
 display({view})
 print(json.dumps([called_s, time.time()]))"""
-LLAMA = """import json, os, threading, time, llmlab
-eng = llmlab.load("smollm2-135m", engine="llamacpp", quant="Q4_1")
-prompts = [f"Tell me about the number {i}." for i in range(16)]
-def turn(num_requests, num_tokens, is_shown):
-    run = eng.batch(prompts[:num_requests], max_tokens=num_tokens, temperature=0.0, ignore_eos=True)
-    if is_shown:
-        display(llmlab.watch(run))
-    cpu_s, wall_s = time.process_time(), time.monotonic()
-    run.wait()
-    cpu_s, wall_s = time.process_time() - cpu_s, time.monotonic() - wall_s
-    while any(thread.name == "llmlab view" for thread in threading.enumerate()):
-        time.sleep(0.02)  # the twin is drawn
-    steps = run.trace.step_records[2:]
-    rate = sum(len(step.tokens) for step in steps[1:]) / (steps[-1].t_s - steps[0].t_s)
-    return [rate, cpu_s / wall_s / os.cpu_count()]
-warm = turn(16, 8, True)"""
-TURNS = "print(json.dumps([turn({}, {}, is_shown) for is_shown in (False, True, True, False)]))"
-LOADS = {"1 request": (1, 150), "16 requests": (16, 32)}  # and their tokens
 
 
 def live(page: Lab, path: Path) -> tuple[list[Series], list[Bound]]:
@@ -142,51 +121,6 @@ def long_trace(page: Lab, path: Path) -> tuple[list[Series], list[Bound]]:
     return series, bounds
 
 
-def in_kernel(num_rounds: int) -> dict[str, list[Any]]:
-    """Turns of llama.cpp in a kernel whose messages nobody draws."""
-    manager, client = start_new_kernel(kernel_name="python3")
-    try:
-        run = lambda code: _last_line(client, code)  # noqa: E731
-        run(LLAMA)
-        return {name: [json.loads(run(TURNS.format(*of))) for _ in range(num_rounds)] for name, of in LOADS.items()}
-    finally:
-        client.stop_channels()
-        manager.shutdown_kernel(now=True)
-
-
-def _last_line(client: Any, code: str) -> str:
-    """What the code prints last."""
-    lines = [""]
-
-    def keep(message: dict[str, Any]) -> None:
-        if message["msg_type"] == "error":
-            raise RuntimeError("\n".join(message["content"]["traceback"]))
-        if message["msg_type"] == "stream":
-            lines.extend(message["content"]["text"].splitlines())
-
-    client.execute_interactive(code, output_hook=keep, timeout=300)
-    return lines[-1]
-
-
-def in_lab(page: Lab, num_rounds: int) -> dict[str, list[Any]]:
-    """The same with a page that draws them, on the same machine."""
-    notebook = page.open("llama.ipynb", LLAMA, *[TURNS.format(*of) for of in LOADS.values()])
-    notebook.run_cell(0)
-    return {name: [printed(notebook, 1 + i) for _ in range(num_rounds)] for i, name in enumerate(LOADS)}
-
-
-def engine_cost(turns: dict[str, list[Any]], where: str) -> tuple[list[Series], list[Bound]]:
-    """Tokens/s with a view against without, from rounds of four turns: without, with, with, without."""
-    series, bounds = [], []
-    for name, rounds in turns.items():
-        lost = [100 * (1 - (b[0] + c[0]) / (a[0] + d[0])) for a, b, c, d in rounds]
-        share = [100 * (b[1] + c[1] - a[1] - d[1]) / 2 for a, b, c, d in rounds]
-        series.append(Series(f"llama.cpp, {name}, {where}: tokens/s lost to a view", "%", lost))
-        series.append(Series(f"llama.cpp, {name}, {where}: CPU for the view, in the kernel", "% of the machine", share))
-        bounds.append(Bound(f"llama.cpp, {name}: tokens/s lost to a view, %", series[-2].median, 1.0, at_least=False))
-    return series, bounds
-
-
 def quickstart(page: Lab) -> tuple[list[Series], list[Bound]]:
     """The size of the notebook, run and saved in JupyterLab."""
     name = "00_quickstart.ipynb"
@@ -209,7 +143,11 @@ def calm_trace(folder: Path) -> Path:
 
 def beside_a_page(page: Lab) -> tuple[list[Series], list[Bound]]:
     """Reported only: on a machine with two cores, both of which compute tokens, a browser takes its share anyway."""
-    return engine_cost(in_lab(page, 2), "drawn on the same machine")[0], []
+    notebook = page.open("llama.ipynb", LLAMA.code, "turn(16, 100)", *[f"turn{load}" for load in LLAMA.loads.values()])
+    for cell in (0, 1):
+        notebook.run_cell(cell)
+    found = {name: [printed(notebook, 2 + i) for _ in range(2)] for i, name in enumerate(LLAMA.loads)}
+    return measured(found, "llama.cpp, drawn on the same machine")[0], []
 
 
 PARTS: dict[str, Callable[[Lab, Path], tuple[list[Series], list[Bound]]]] = {
@@ -217,13 +155,8 @@ PARTS: dict[str, Callable[[Lab, Path], tuple[list[Series], list[Bound]]]] = {
     "first": lambda page, _: first_view(page),
     "long": lambda page, folder: long_trace(page, calm_trace(folder)),
     "quickstart": lambda page, _: quickstart(page),
-    "engine": lambda page, _: engine_cost(in_kernel(4), "nobody draws"),
     "page": lambda page, _: beside_a_page(page),
 }
-NOTE = (
-    "What a view costs the engine is bounded without a browser: on a machine with two cores, both of which compute "
-    "tokens, a browser that draws takes its share whatever it draws. The figures with one are above."
-)
 
 
 def main() -> None:
@@ -238,7 +171,7 @@ def main() -> None:
             series += some_series
             bounds += some_bounds
     if parts == list(PARTS):
-        write("views", "Views in JupyterLab", series, bounds, [NOTE])
+        write("views", "Views in JupyterLab", series, bounds)
 
 
 if __name__ == "__main__":

@@ -16,7 +16,7 @@ NUM_CAUGHT_UP = 2  # looks that came late are caught up on in half the time; mor
 MAX_SHARE = 0.05 * (os.cpu_count() or 1)  # of the machine: what takes more looks less often
 # Beside an engine that computes on every core: of one core. Each look costs it several times the CPU time of the look:
 # caches are cold afterwards, on both sides, and who gets the message works too.
-MAX_SHARE_OF_ENGINE, MAX_PERIOD_OF_ENGINE_S = 0.002, 0.5
+MAX_SHARE_OF_ENGINE, MAX_PERIOD_OF_ENGINE_S = 0.001, 0.75
 LOOK_WEIGHT = 0.02  # of one look in the mean: a key message, which is large, slows nothing
 
 

@@ -13,7 +13,7 @@ def test_a_look_that_costs_more_comes_less_often_and_least_often_beside_the_engi
     monkeypatch.setattr(pace, "MAX_SHARE", 0.1)
     monkeypatch.setattr(pace, "MAX_SHARE_OF_ENGINE", 0.01)
     costs_s = (0.0001, 0.001, 0.0015, 0.01, 1.0)
-    assert [pace.period_s(cost, is_beside=True) for cost in costs_s] == pytest.approx([0.05, 0.1, 0.15, 0.5, 0.5])
+    assert [pace.period_s(cost, is_beside=True) for cost in costs_s] == pytest.approx([0.05, 0.1, 0.15, 0.75, 0.75])
     assert [pace.period_s(cost, is_beside=False) for cost in costs_s] == pytest.approx([0.05, 0.05, 0.05, 0.1, 0.25])
 
 

@@ -1,7 +1,7 @@
 """What a live view costs the engine that it shows: tokens/s with it and without, by turns within one run.
 
     python -m benchmarks.bench_view_cost          # llama.cpp on every core of this machine
-    python -m benchmarks.bench_view_cost --gpu    # vLLM on a GPU: SmolLM2, and an 8B-shaped model
+    python -m benchmarks.bench_view_cost --gpu    # vLLM on a GPU: random weights in the shape of Llama-3-8B
 
 A kernel like that of a notebook, whose messages are read by this process and drawn by nobody. The view comes and goes
 every 1.7 s while the run goes on: a window with it is compared with the two beside it, so a machine that changes its
@@ -73,17 +73,13 @@ LLAMA = Engine(
     {"engine": "llamacpp", "quant": "Q4_1", "ctx": 2048, "seqs": 16},
     {"1 request": (1, 1900), "16 requests": (16, 240)},
 )
-_VLLM: dict[str, Any] = {"engine": "vllm", "dtype": "bfloat16", "seqs": 256}
-_SHAPE_8B = {"load_format": "dummy", "hf_overrides": SHAPE_8B}
-ON_GPU = (
-    Engine(
-        "vLLM, SmolLM2", {**_VLLM, "ctx": 8192},
-        {"1 request": (1, 7000), "32 requests": (32, 5000), "256 requests": (256, 2500)},
-    ),
-    Engine(
-        "vLLM, 8B-shaped", {**_VLLM, "ctx": 2048, "options": _SHAPE_8B},
-        {"1 request": (1, 1900), "32 requests": (32, 1500), "256 requests": (256, 800)},
-    ),
+VLLM = Engine(
+    "vLLM, 8B-shaped",
+    {
+        "engine": "vllm", "dtype": "bfloat16", "seqs": 256, "ctx": 2048,
+        "options": {"load_format": "dummy", "hf_overrides": SHAPE_8B},
+    },
+    {"1 request": (1, 1900), "32 requests": (32, 1500), "256 requests": (256, 800)},
 )  # fmt: skip
 Ask = Callable[[str], str]  # code -> the last line that it prints
 
@@ -158,13 +154,9 @@ def main() -> None:
     arguments = parser.parse_args()
     if arguments.gpu:
         set_environment("8b")
-    series, bounds = [], []
-    for engine in ON_GPU if arguments.gpu else (LLAMA,):
-        with kernel() as ask:
-            some_series, some_bounds = measured(turns(engine, ask, arguments.rounds), engine.label)
-        print(*some_series, *some_bounds, sep="\n", flush=True)
-        series += some_series
-        bounds += some_bounds
+    engine = VLLM if arguments.gpu else LLAMA
+    with kernel() as ask:
+        series, bounds = measured(turns(engine, ask, arguments.rounds), engine.label)
     where = "a GPU" if arguments.gpu else f"{os.cpu_count()} cores, all of which compute"
     name = "view_cost_gpu" if arguments.gpu else "view_cost"
     write(name, f"What a live view costs the engine that it shows, on {where}", series, bounds)

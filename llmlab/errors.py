@@ -11,6 +11,8 @@ from typing import Any
 
 from llmlab.language import tr
 
+MAX_KNOWN = 40  # names that one sentence tells: not all of a class
+
 
 class LlmlabError(Exception):
     """Something llmlab was asked for cannot be done; the message says what to do instead."""
@@ -84,6 +86,7 @@ def unknown(kind: str, name: str, known: Iterable[str]) -> str:
     "Unknown engine 'vlm'. Known: llamacpp, vllm. Did you mean 'vllm'?"
     """
     names = sorted(known)
+    shown = names if len(names) <= MAX_KNOWN else [*names[:MAX_KNOWN], tr("{n} more", n=len(names) - MAX_KNOWN)]
     near = difflib.get_close_matches(name, names, n=1)
     hint = tr(" Did you mean {name!r}?", name=near[0]) if near else ""
-    return tr("Unknown {kind} {name!r}. Known: {known}.", kind=tr(kind), name=name, known=", ".join(names)) + hint
+    return tr("Unknown {kind} {name!r}. Known: {known}.", kind=tr(kind), name=name, known=", ".join(shown)) + hint

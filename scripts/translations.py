@@ -40,14 +40,18 @@ def sentences() -> dict[str, list[str]]:
 
 
 def _sources() -> Iterator[tuple[str, list[str]]]:
-    yield "magics", [*_of_grammar(), *_of_code(PACKAGE / "errors.py", *(PACKAGE / "magics").rglob("*.py")), *_kinds()]
-    yield "serving", list(_of_code(*(PACKAGE / "serve").rglob("*.py"), *(PACKAGE / "remote").rglob("*.py")))
-    yield "classroom", list(_of_code(*(PACKAGE / "classroom").rglob("*.py")))
-    yield "gateway", list(_of_code(*(PACKAGE / "gateway").rglob("*.py")))
-    yield "labs", [*SENTENCES.values(), *_of_code(*(PACKAGE / "labs").rglob("*.py"))]
+    yield "magics", [*_of_grammar(), *_of_code(PACKAGE / "errors.py", *_of("magics")), *_kinds()]
+    yield "serving", list(_of_code(PACKAGE / "engines" / "limits.py", *_of("serve"), *_of("remote")))
+    yield "classroom", list(_of_code(*_of("classroom")))
+    yield "gateway", list(_of_code(*_of("gateway")))
+    yield "labs", [*SENTENCES.values(), *_of_code(*_of("labs"))]
     yield "quickstart", text_cells(QUICKSTART.read_text(encoding="utf-8"))
     for lab_id in LABS:
         yield lab_id, list(_of_lab(lab_id))
+
+
+def _of(package: str) -> Iterator[Path]:
+    return (PACKAGE / package).rglob("*.py")
 
 
 def _of_grammar() -> Iterator[str]:

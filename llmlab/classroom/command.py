@@ -155,8 +155,8 @@ def _open(arguments: argparse.Namespace) -> None:
     from llmlab.classroom.hub import place_of_service
     from llmlab.classroom.room import MAX_OPEN, Classroom, classroom
     from llmlab.engines.handle import EngineHandle
+    from llmlab.engines.limits import check_limits
     from llmlab.serve.command import serve_until_stopped
-    from llmlab.serve.server import check_limits
 
     if arguments.hub:
         arguments.host, arguments.port = place_of_service()

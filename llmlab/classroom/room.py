@@ -21,10 +21,11 @@ from llmlab.classroom.quotas import Accounts, Quotas
 from llmlab.classroom.register import FOLDER, Register
 from llmlab.classroom.turns import Turns
 from llmlab.engines.handle import EngineHandle
+from llmlab.engines.limits import check_limits
 from llmlab.language import tr
 from llmlab.serve.door import Keys
 from llmlab.serve.metrics import Metrics
-from llmlab.serve.server import MAX_BODY_BYTES, Server, check_limits, opened
+from llmlab.serve.server import MAX_BODY_BYTES, Server, opened
 
 # Answers that run or wait: 200 students with 8 each, and some.
 MAX_OPEN = 2000

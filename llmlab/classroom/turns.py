@@ -49,7 +49,8 @@ class Turns:
 
     Each student has a line of his own. Its first goes on when his weighted tokens, with what his answers on the engine
     will have cost by their end (as much as answers cost lately), are the fewest of all who wait. Who comes back after a
-    rest begins with as much as the least of those who are there: nobody saves turns up.
+    rest begins with as much as the least of those who are there: nobody saves turns up. When the engine has stood idle,
+    all begin anew: nobody was kept from anything.
 
     Source: virtual token counters, Sheng et al., Fairness in Serving Large Language Models (OSDI 2024), algorithm 2.
     """
@@ -59,6 +60,7 @@ class Turns:
         self.is_closed = False
         self._lines: dict[Account, list[Turn]] = {}  # who waits
         self._on: dict[Account, int] = {}  # who is on the engine, with how many answers
+        self._known: set[Account] = set()  # who has been there since it stood idle
         self._numbers = itertools.count()
         self._mean_cost = 1.0
         self._loop: asyncio.AbstractEventLoop | None = None
@@ -116,8 +118,13 @@ class Turns:
 
     def _lift(self, account: Account) -> None:
         there = self._lines.keys() | self._on.keys()
-        if account not in there:
-            account.had = max(account.had, min((other.had for other in there), default=account.had))
+        if not there:
+            for one in self._known:
+                one.had = 0.0
+            self._known.clear()
+        elif account not in there:
+            account.had = max(account.had, min(other.had for other in there))
+        self._known.add(account)
 
     def _take_out(self, turn: Turn) -> None:
         line = self._lines[turn.account]

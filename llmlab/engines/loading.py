@@ -17,6 +17,7 @@ from llmlab.engines.both import Both, load_both
 from llmlab.engines.connection import Connection, error_of
 from llmlab.engines.handle import EngineHandle
 from llmlab.engines.host_link import HostLink
+from llmlab.engines.limits import check_limits
 from llmlab.engines.links import InlineLink, Link
 from llmlab.engines.order import Isolation, Order
 from llmlab.engines.packages import missing, packages
@@ -96,6 +97,7 @@ def load(  # type: ignore[misc]  # the overloads tell what comes back, not every
             step_tokens=step_tokens, block_size=block_size, isolation=isolation, policy=policy, sampler=sampler,
             options=options, dry_run=dry_run, timeout=timeout,
         )  # fmt: skip
+    check_limits(ctx=ctx, seqs=seqs, kv_tokens=kv_tokens, step_tokens=step_tokens, block_size=block_size)
     engine = _chosen(engine, model)
     config = EngineConfig(
         engine=engine,

@@ -11,11 +11,12 @@ from collections.abc import Callable
 from llmlab.cards import Card
 from llmlab.engines import access
 from llmlab.engines.handle import EngineHandle
+from llmlab.engines.limits import check_limits
 from llmlab.engines.loading import load
 from llmlab.errors import EngineDied, EngineError
 from llmlab.language import tr
 from llmlab.serve.listening import check_place, raise_open_files
-from llmlab.serve.server import MAX_OPEN, Server, ServerT, check_limits, check_token, serve
+from llmlab.serve.server import MAX_OPEN, Server, ServerT, check_token, serve
 from llmlab.serve.stopping import ended_by_signals, say_stopping
 
 

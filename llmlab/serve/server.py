@@ -19,6 +19,7 @@ from starlette.types import ASGIApp
 from llmlab.cards import Card
 from llmlab.engines import access
 from llmlab.engines.handle import EngineHandle
+from llmlab.engines.limits import check_limits
 from llmlab.engines.registry import current, require_loaded
 from llmlab.errors import EngineError
 from llmlab.language import tr
@@ -182,13 +183,6 @@ def serve(
 
 def new_token() -> str:
     return secrets.token_urlsafe(24)
-
-
-def check_limits(**limits: int | None) -> None:
-    """Raises: EngineError for one that would let nothing through. None: there is no such limit."""
-    for name, value in limits.items():
-        if value is not None and value < 1:
-            raise EngineError(tr("{name} is {value}; it is 1 or more, or left out.", name=name, value=value))
 
 
 def check_token(token: str) -> None:

@@ -92,6 +92,18 @@ def test_a_rest_saves_no_turns_up():
     assert asyncio.run(play()) == ["busy", "rested", "busy", "rested", "rested", "busy"]
 
 
+def test_after_an_idle_engine_all_begin_anew():
+    async def play() -> list[str]:
+        turns, late, early = Turns(1), account("late"), account("early")
+        for who in (early, early, late):  # had is counted up: late, who came last, is lifted to what early has had
+            finish(turns.line_up(who, 1), 100)
+        waiting = [turns.line_up(account("other"), 1), turns.line_up(late, 1)]
+        waiting += [turns.line_up(early, 1) for _ in range(2)] + [turns.line_up(account("new"), 1)]
+        return await order_of(turns, waiting)
+
+    assert asyncio.run(play()) == ["other", "late", "early", "new", "early"]
+
+
 def test_a_request_of_many_answers_goes_alone_when_it_is_larger_than_the_engine():
     async def play() -> tuple[list[str], list[str]]:
         turns, many, one = Turns(2), account("many"), account("one")

@@ -110,6 +110,13 @@ def test_a_quant_on_vllm_is_refused_with_what_there_is(monkeypatch: pytest.Monke
         load("smollm2-135m", "vllm", quant=quant)
 
 
+@pytest.mark.parametrize("room", ["ctx", "seqs", "kv_tokens", "step_tokens", "block_size"])
+@pytest.mark.parametrize("value", [0, -5])
+def test_no_room_is_told_before_anything_is_loaded(room: str, value: int):
+    with pytest.raises(EngineError, match=rf"^{room} is {value}; it is 1 or more, or left out\.$"):
+        load("a-model", ROUNDING, isolation="inline", **{room: value})  # type: ignore[call-overload]
+
+
 def test_vllm_is_weighed_in_the_dtype_it_computes_in(monkeypatch: pytest.MonkeyPatch):
     machine(monkeypatch, gpu=False, here={"vllm"})
     weights = {dtype: load("smollm2-135m", "vllm", dtype=dtype, dry_run=True).weights_bytes for dtype in (None, "bf16")}

@@ -40,6 +40,12 @@ def steps_message(story: Story, first: int) -> bytes:
     return _json({"t": "s", "from": first, "requests": [], "steps": story.steps[first:]})
 
 
+def fills_cpus(header: Header) -> bool:
+    """The engine computes on every core of this machine, and not on a GPU, beside which its threads wait."""
+    is_on_cpu = str(header.device).lower().endswith("cpu")  # also "2 x CPU", of two workers
+    return header.source == "measured" and is_on_cpu and (header.num_threads or 0) >= num_cpus()
+
+
 class Screen(Protocol):
     """One view that shows the run."""
 
@@ -181,10 +187,6 @@ class Live:
         is_held = self._is_stopping or self._is_slow or (engine is not None and engine.is_paused)
         return self._fills_cpus and not is_held
 
-    def _is_computed_here(self, header: Header) -> bool:
-        """Else it is replayed, or on another machine. An engine without threads is on a GPU."""
-        return header.source == "measured" and self.run.engine is not None and not self.run.engine.is_remote
-
     def _hurry(self) -> None:
         if self._pace is not None:
             self._pace.hurry()
@@ -282,7 +284,8 @@ class Live:
         self._part = self.run.part
         opening, self._next_step = self.run.opening()
         self.story = Story(opening.header)
-        self._fills_cpus = self._is_computed_here(opening.header) and (opening.header.num_threads or 0) >= num_cpus()
+        engine = self.run.engine
+        self._fills_cpus = engine is not None and not engine.is_remote and fills_cpus(opening.header)
         self._keys = KeyFrames(self.story)
         self._add_requests(self.story, list(opening.request_records))
         return True

@@ -114,3 +114,29 @@ def test_a_page_that_was_gone_when_the_story_began_anew_gets_the_new_one(
     until(lambda: here.num_frozen and gone.num_frozen)
     assert here.steps == gone.steps == as_told(run)
     assert [sum(bool(message.get("anew")) for message in page.messages) for page in (here, gone)] == [1, 1]
+
+
+def test_beside_an_engine_on_every_core_looks_are_rare_until_somebody_holds_it(
+    engine: EngineHandle, monkeypatch: pytest.MonkeyPatch
+):
+    monkeypatch.setattr("llmlab.views.live.fills_cpus", lambda header: True)
+    monkeypatch.setattr("llmlab.views.pace.period_s", lambda mean_s, is_beside: 60.0 if is_beside else 0.05)
+    run, live, [page] = watched(engine, 1)
+    live.drive({"paused": True})
+    until(lambda: page.states[-1] == "paused")
+    num_steps = len(page.steps)
+    live.drive({"steps": 1})  # the engine stands: the view looks as often as ever
+    until(lambda: len(page.steps) > num_steps)
+    live.drive({"paused": False})
+    until(lambda: page.states[-1] == "running")
+    num_messages = len(page.messages)
+    wait_steps_of(run, 20)
+    assert len(page.messages) <= num_messages + 1  # a look that was under way when it was let go
+    live.stop()
+    until(lambda: page.num_frozen)
+    assert page.steps[-1]["n"] == run.trace.step_records[-1].step
+
+
+def wait_steps_of(run: Run, number: int) -> None:
+    end = len(run.trace.step_records) + number
+    until(lambda: len(run.trace.step_records) >= end)

@@ -6,7 +6,10 @@ import threading
 
 import pytest
 
-from llmlab.views import pace
+from llmlab.engines.threads import num_cpus
+from llmlab.trace import Header
+from llmlab.trace.records import Source
+from llmlab.views import live, pace
 
 
 def test_a_look_that_costs_more_comes_less_often_and_least_often_beside_the_engine(monkeypatch: pytest.MonkeyPatch):
@@ -25,6 +28,23 @@ def test_who_waits_for_what_they_asked_for_ends_a_rest(monkeypatch: pytest.Monke
     assert not rested.wait(0.2)
     one.hurry()
     assert rested.wait(10)
+
+
+@pytest.mark.parametrize(
+    ("device", "threads", "source", "fills"),
+    [
+        ("CPU", num_cpus(), "measured", True),
+        ("2 x CPU", num_cpus(), "measured", True),
+        ("CPU", num_cpus() - 1, "measured", False),
+        ("GPU", num_cpus(), "measured", False),  # llama.cpp on Apple Silicon
+        ("NVIDIA H200", None, "measured", False),
+        ("CPU", num_cpus(), "reported", False),
+    ],
+)
+def test_only_an_engine_that_computes_on_every_core_is_held_up_by_a_look(
+    device: str, threads: int | None, source: Source, fills: bool
+):
+    assert live.fills_cpus(Header(engine="e", device=device, num_threads=threads, source=source)) is fills
 
 
 def test_what_looks_cost_counts_from_the_second_on():

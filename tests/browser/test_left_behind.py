@@ -108,6 +108,7 @@ def test_a_page_that_is_closed_is_not_sent_to_and_one_that_opens_the_notebook_ag
     again.page.close()
 
 
+@pytest.mark.soak
 def test_in_a_cell_that_waits_for_the_run_a_page_is_heard_and_one_that_was_suspended_catches_up(
     notebook: Open, server: Server
 ):
@@ -128,6 +129,7 @@ def test_in_a_cell_that_waits_for_the_run_a_page_is_heard_and_one_that_was_suspe
     opened.interrupt()
 
 
+@pytest.mark.soak
 def test_a_page_that_a_busy_kernel_cannot_hear_is_not_taken_for_gone(notebook: Open, server: Server):
     """As in a front end that knows no subshells."""
     opened, kernel = notebook("deaf.ipynb", START, WAITING), Kernel(server)
@@ -139,6 +141,7 @@ def test_a_page_that_a_busy_kernel_cannot_hear_is_not_taken_for_gone(notebook: O
     opened.interrupt()
 
 
+@pytest.mark.soak
 def test_the_page_of_a_comparison_says_that_it_is_there_too(notebook: Open):
     compare = f"""import sys, llmlab
 from llmlab.views import presence

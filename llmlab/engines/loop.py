@@ -17,7 +17,7 @@ from llmlab.engines.admission import Admission
 from llmlab.engines.base import Engine, StepOutput
 from llmlab.engines.decode_step import DecodeStep
 from llmlab.engines.outbox import Outbox
-from llmlab.errors import BrokenContract, EngineError, LlmlabError, unknown
+from llmlab.errors import BrokenContract, EngineDied, EngineError, LlmlabError, unknown
 from llmlab.trace import Request
 
 # Between two steps commands may take this long, or this share of a step; 10,000 prompts at once must not hold up those
@@ -195,6 +195,8 @@ class EngineLoop:
         started_s = time.monotonic()
         try:
             step = self.engine.step()
+        except EngineDied:
+            raise
         except Exception as error:
             self._fail(error)
             return

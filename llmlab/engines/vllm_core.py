@@ -16,7 +16,7 @@ from typing import Any
 
 from llmlab.engines.base import EngineConfig
 from llmlab.engines.vllm_arguments import checked_arguments, set_environment
-from llmlab.errors import EngineError, LlmlabError, RequestError
+from llmlab.errors import EngineDied, EngineError, LlmlabError, RequestError
 from llmlab.models.weights import stored_tensors
 
 
@@ -123,15 +123,18 @@ class Core:
     def get_output(self) -> Any:
         """One turn of vLLM's loop: schedule, and what has been computed. With async scheduling, of the turn before.
 
-        Raises: whatever the forward pass raises. The next call then starts with an emptied engine: blocks get their
-        hash before they are written, so that a prefix of a broken pass would be shared as if it were whole.
+        Raises: EngineDied when a worker has died, else whatever the forward pass raises. The next call then starts with
+        an emptied engine: blocks get their hash before they are written, so that a prefix of a broken pass would be
+        shared as if it were whole.
         """
         if self._is_broken:
             self._recover()
         try:
             return self._client.get_output()
-        except Exception:
+        except Exception as error:
             self._is_broken = True
+            if getattr(self._core.model_executor, "is_failed", False):  # what it waited for was cancelled
+                raise EngineDied("A worker process of vLLM has ended.") from error
             raise
 
     @property

@@ -23,6 +23,7 @@ from io import StringIO
 from pathlib import Path
 
 from llmlab.classroom.names import LECTURER, normalized
+from llmlab.engines import access
 from llmlab.errors import EngineError, unknown
 from llmlab.language import tr
 
@@ -110,14 +111,14 @@ class Register:
         return kept
 
     def _renew_own(self) -> str:
-        token = _new_token()
+        token = access.new_token()
         _write(self._own, token + "\n")
         self._keep({LECTURER: token})
         return token
 
     def _hand_out(self, names: list[str]) -> dict[str, str]:
         """New tokens, in tokens.csv beside those that are there. Written first: no token holds that nobody has."""
-        tokens = {name: _new_token() for name in names}
+        tokens = {name: access.new_token() for name in names}
         text = StringIO()
         csv.writer(text, lineterminator="\n").writerows([_COLUMNS, *(self._rows() | tokens).items()])
         _write(self._csv, text.getvalue())
@@ -191,10 +192,6 @@ class Register:
         self._hashes = hashes
         status = self._file.stat()
         self._read_at = (status.st_ino, status.st_mtime_ns)
-
-
-def _new_token() -> str:
-    return secrets.token_urlsafe(24)
 
 
 def _hash(token: bytes) -> str:

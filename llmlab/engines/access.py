@@ -5,6 +5,7 @@ from __future__ import annotations
 import ipaddress
 import os
 import re
+import secrets
 from collections.abc import Mapping
 
 # 8 or more plain characters without spaces.
@@ -13,6 +14,10 @@ TOKEN = re.compile(r"[!-~]{8,}")
 _VARIABLE = re.compile(r"[A-Z_][A-Z0-9_]*")
 # What can be sent as a key.
 _KEY = re.compile(r"[!-~]+")
+
+
+def new_token() -> str:
+    return secrets.token_urlsafe(24)
 
 
 def is_loopback(host: str) -> bool:

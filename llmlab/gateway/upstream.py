@@ -16,6 +16,7 @@ import aiohttp
 from llmlab.gateway.config import Backend
 from llmlab.gateway.figures import Figures, figures_of
 from llmlab.gateway.policy import Standing
+from llmlab.remote.address import base_of
 from llmlab.remote.keys import Key
 
 # A host that is gone does not answer at all: new requests must have moved within 2 s.
@@ -45,8 +46,7 @@ class Upstream:
 
     def __init__(self, name: str, spec: Backend, key: Key) -> None:
         self.name, self.spec, self.key = name, spec, key
-        # clients of OpenAI's take it with the /v1
-        self._url = spec.url.rstrip("/").removesuffix("/v1")
+        self._url = base_of(spec.url)
         self.num_open = 0
         # what it says it has; None before it was asked
         self.models: list[str] | None = None

@@ -22,6 +22,15 @@ def parts_of(url: str) -> SplitResult | None:
     return parts if is_one and not any(character.isspace() for character in url) else None
 
 
+def base_of(url: str) -> str:
+    """What stands in front of every route: clients of OpenAI's are given it with a /v1.
+
+    >>> base_of("http://host:8000/v1/"), base_of("http://host:8000")
+    ('http://host:8000', 'http://host:8000')
+    """
+    return url.rstrip("/").removesuffix("/v1")
+
+
 def has_secret(url: str) -> bool:
     """It has a user, a password or parameters in it, or may: such a text is not to be repeated."""
     return "@" in url or "?" in url

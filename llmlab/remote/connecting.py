@@ -18,7 +18,7 @@ from llmlab.engines.registry import free_name, register
 from llmlab.engines.trace_listener import TOKEN
 from llmlab.errors import EngineError, unknown
 from llmlab.language import tr
-from llmlab.remote.address import has_secret, parts_of
+from llmlab.remote.address import base_of, has_secret, parts_of
 from llmlab.remote.backend import About, Backend
 from llmlab.remote.handle import RemoteHandle
 from llmlab.remote.keys import Key, key_of
@@ -189,4 +189,4 @@ def _plain(url: str) -> str:
     parts = parts_of(url if "://" in url else f"http://{url}")
     if parts is None:
         raise EngineError(tr("{url!r} is no URL of a server. For example: http://127.0.0.1:8000", url=url))
-    return f"{parts.scheme}://{parts.netloc}{parts.path}".rstrip("/").removesuffix("/v1")
+    return base_of(f"{parts.scheme}://{parts.netloc}{parts.path}")

@@ -5,7 +5,6 @@ This file must not know routes.
 
 from __future__ import annotations
 
-import secrets
 import shlex
 import socket
 import threading
@@ -177,12 +176,8 @@ def serve(
     """
     if token is not None:
         check_token(token)
-    made = partial(Server, token=token or new_token(), max_body_bytes=max_body_bytes)
+    made = partial(Server, token=token or access.new_token(), max_body_bytes=max_body_bytes)
     return opened(made, handle, host=host, port=port, tls_cert=tls_cert, tls_key=tls_key, max_open=max_open)
-
-
-def new_token() -> str:
-    return secrets.token_urlsafe(24)
 
 
 def check_token(token: str) -> None:
